@@ -1,0 +1,1 @@
+"""asyncclick skins, one file a noun: options record in, run function out."""

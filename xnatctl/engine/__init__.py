@@ -1,0 +1,1 @@
+"""Transfers: knows no URL and no terminal."""

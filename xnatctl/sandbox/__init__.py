@@ -1,0 +1,1 @@
+"""An XNAT to practise on. Imports nothing else of this package."""

@@ -1,0 +1,1 @@
+"""The REST vocabulary of XNAT: one method is one request, no policy."""
