@@ -1,0 +1,100 @@
+"""The three ports of the engine: where bodies come from, where they go, and where a unit is run.
+
+Every implementation passes the same contract suite (`tests/contract`), the in-memory pair that the
+engine's own tests use included. Implementations are leaves: none of them imports another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from xnatctl.zipstream import Event as ZipEvent
+
+from .types import Item, Selection, Stamp, Unit, UnitOutcome
+
+Chunks = AsyncIterator[bytes]
+Inventory = Mapping[str, Stamp]
+
+
+class Source(Protocol):
+    """Where bodies come from. Reads only; may be read by many tasks at once."""
+
+    name: str
+
+    def units(self, selection: Selection) -> AsyncIterator[Unit]:
+        """The units of the selection, light, each after those it names in `after`.
+
+        Raises NotFound when the root of the selection is missing. Never yields a key twice.
+        """
+        ...
+
+    async def describe(self, unit: Unit) -> Unit:
+        """The unit in full: documents, containers, items with size and digest, fingerprint.
+
+        Raises Vanished when it is gone. What cannot be carried is in `left`, never dropped.
+        """
+        ...
+
+    def open(self, unit: Unit, item: Item) -> AbstractAsyncContextManager[Chunks]:
+        """The body of one item; of a zip item an archive that holds at least its members.
+
+        Each call starts from the first byte. The context closes the connection when it is left
+        early. A body that is known to be cut raises Unreachable; the caller proves the rest.
+        """
+        ...
+
+
+class Sink(Protocol):
+    """Where bodies go. `inventory` tells the truth; everything else is believed only after it.
+
+    `accepts_zip`: many small files may arrive as one archive. `holds_digests`: its inventory has
+    MD5s. `may_rewrite`: what is stored may differ from what was sent (an import that anonymises).
+    """
+
+    name: str
+    accepts_zip: bool
+    holds_digests: bool
+    may_rewrite: bool
+
+    def prepare(self, unit: Unit) -> Unit:
+        """The unit with its items in this sink's form: stages, lanes, keys. Pure."""
+        ...
+
+    async def inventory(self, unit: Unit) -> Inventory:
+        """What is there now, freshly listed, by key; empty when nothing is. Never cached."""
+        ...
+
+    async def begin(self, unit: Unit) -> None:
+        """Create what must exist first. Idempotent. Raises Conflict where something else is."""
+        ...
+
+    async def put(self, unit: Unit, item: Item, chunks: Chunks) -> None:
+        """Store one file. Leaves nothing, or nothing that counts as whole, when `chunks` raises."""
+        ...
+
+    async def put_many(self, unit: Unit, item: Item, events: AsyncIterator[ZipEvent]) -> None:
+        """Store the members of a zip item; each is proven when its MemberEnd arrives.
+
+        After a failure some members may be stored, none of them in part.
+        """
+        ...
+
+    async def seal(self, unit: Unit, stage: int) -> None:
+        """Finish a stage: archive, refresh a catalog, write metadata. Idempotent."""
+        ...
+
+    async def abandon(self, unit: Unit) -> None:
+        """Leave the unit in a state that a later run can finish; never raises what it can avoid."""
+        ...
+
+
+class Dispatcher(Protocol):
+    """Decides where a unit is run: in this process, or on another machine."""
+
+    slots: int
+
+    async def run(
+        self, unit: Unit, here: Callable[[Unit], Awaitable[UnitOutcome]]
+    ) -> UnitOutcome: ...

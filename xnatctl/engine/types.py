@@ -1,0 +1,258 @@
+"""The records that flow through the engine. Frozen, picklable, free of URLs and of behaviour.
+
+A *key* is the address of one body inside its unit, a path such as
+`scans/3/resources/DICOM/files/a/b.dcm`; both ends build the same keys, so two inventories can be
+compared line by line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from xnatctl.model import Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One include or exclude rule: glob patterns over one property of a thing."""
+
+    what: Literal["subject", "session", "type", "scan", "scan-type", "resource"]
+    patterns: tuple[str, ...]
+    include: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What was asked for. `ref` is the root; rules narrow it; `since` keeps sessions dated on or
+    after (ISO date).
+    """
+
+    ref: Ref
+    rules: tuple[Rule, ...] = ()
+    since: str = ""
+    metadata: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What an inventory knows of one key. `digest` is MD5 hex or empty; `count` is above 1 only for
+    a whole scan.
+
+    `uid` is the series UID where the key stands for a scan that an import re-creates.
+    """
+
+    size: int | None = None
+    digest: str = ""
+    count: int = 1
+    uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file inside an archive item: its key, and its path inside the archive's resource."""
+
+    key: str
+    path: str
+    size: int | None
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A resource that must exist before its files: its key is theirs before `/files/`."""
+
+    key: str
+    ref: Ref
+    format: str = ""
+    content: str = ""
+    description: str = ""
+    tags: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Metadata that is written as XML: `kind` is project, subject, session, assessor or
+    reconstruction.
+    """
+
+    kind: str
+    label: str
+    xsi_type: str
+    xml: bytes
+
+
+class Verdict(StrEnum):
+    """The planner's decision on one item."""
+
+    COPY = "copy"
+    KEEP = "keep"
+    REPLACE = "replace"
+    CONFLICT = "conflict"
+    LEAVE = "leave"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One body that moves in one request.
+
+    `kind` is `file` (one file), or `zip` (one resource, or the files of one that are missing, as an
+    archive). `stage` orders what a unit does: stage 0 is sealed before stage 1 begins. Items of one
+    `lane` (one resource, or one session for an import) are written one after another: XNAT keeps
+    one catalog a resource and loses entries when two requests write it at once.
+    """
+
+    key: str
+    kind: Literal["file", "zip"]
+    lane: str
+    ref: Ref
+    path: str = ""
+    size: int | None = None
+    digest: str = ""
+    members: tuple[Member, ...] = ()
+    container: Container | None = None
+    stage: int = 1
+    uid: str = ""
+    verdict: Verdict = Verdict.COPY
+    reason: str = ""
+
+    @property
+    def files(self) -> int:
+        return len(self.members) if self.kind == "zip" else 1
+
+    @property
+    def bytes(self) -> int:
+        if self.kind == "zip":
+            return sum(member.size or 0 for member in self.members)
+        return self.size or 0
+
+    @property
+    def stamp(self) -> Stamp:
+        return Stamp(self.size, self.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What is committed as a whole: a project's own things, a subject's own, or one session.
+
+    A source yields it light (key, refs, `after`); `Source.describe` fills in the rest.
+    `fingerprint` is a digest of everything the source said of it, so that an unchanged unit is
+    recognised by one comparison.
+    """
+
+    key: str
+    kind: Literal["project", "subject", "session", "experiment", "resource"]
+    ref: Ref
+    target: Ref
+    after: tuple[str, ...] = ()
+    label: str = ""
+    documents: tuple[Document, ...] = ()
+    containers: tuple[Container, ...] = ()
+    items: tuple[Item, ...] = ()
+    left: tuple[Left, ...] = ()
+    fingerprint: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def files(self) -> int:
+        return sum(item.files for item in self.items)
+
+    @property
+    def bytes(self) -> int:
+        return sum(item.bytes for item in self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Something that was not carried, and why. `code` is accepted by name on the command line."""
+
+    key: str
+    code: str
+    reason: str
+
+
+Became = Literal["copied", "kept", "left", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one item. `bytes` are those of the files that arrived, not of headers or
+    retries.
+    """
+
+    key: str
+    became: Became
+    files: int = 1
+    bytes: int = 0
+    attempts: int = 0
+    seconds: float = 0.0
+    verified: str = ""
+    error: str = ""
+    error_kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitOutcome:
+    """What became of one unit. `mismatches` were found by the last listing, after everything was
+    written.
+    """
+
+    key: str
+    kind: str
+    label: str
+    became: Became
+    outcomes: tuple[Outcome, ...] = ()
+    left: tuple[Left, ...] = ()
+    mismatches: tuple[Mismatch, ...] = ()
+    files: int = 0
+    bytes: int = 0
+    files_kept: int = 0
+    seconds: float = 0.0
+    target_id: str = ""
+    created: bool = False
+    notes: tuple[str, ...] = ()
+    error: str = ""
+    error_kind: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A key on which the sink's own listing disagrees with what was read from the source."""
+
+    key: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The run: what became of every unit that did not simply stay as it was, and the totals."""
+
+    run_id: str
+    verb: str
+    source: str
+    sink: str
+    started: float
+    seconds: float = 0.0
+    units_done: int = 0
+    units_kept: int = 0
+    units_failed: int = 0
+    files: int = 0
+    bytes: int = 0
+    files_kept: int = 0
+    bytes_kept: int = 0
+    retries: int = 0
+    verified: Mapping[str, int] = field(default_factory=dict)
+    by_kind: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    problems: tuple[UnitOutcome, ...] = ()
+    left: tuple[Left, ...] = ()
+    outcomes: tuple[UnitOutcome, ...] = ()
+    interrupted: str = ""
+    dry_run: bool = False
+    exit_code: int = 0
+
+    @property
+    def success(self) -> bool:
+        return self.exit_code == 0
