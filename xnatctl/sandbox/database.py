@@ -1,0 +1,131 @@
+"""The SQLite side of the store: tables, indexes, and opening them.
+
+One connection in WAL mode without fsync: a killed process loses nothing, a power cut may. The
+connection is used from one thread at a time. What the tables mean is told in `store.py`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+VERSION = 1
+
+_TABLES = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE items(
+  id INTEGER PRIMARY KEY, kind TEXT NOT NULL, code TEXT NOT NULL, project INTEGER,
+  parent INTEGER, label TEXT NOT NULL, xsi TEXT NOT NULL, doc TEXT NOT NULL, folder TEXT NOT NULL,
+  inserted TEXT NOT NULL, modified TEXT NOT NULL, author TEXT NOT NULL, status TEXT NOT NULL,
+  fields TEXT NOT NULL);
+CREATE INDEX items_code ON items(code);
+CREATE INDEX items_any_code ON items(code COLLATE NOCASE);
+CREATE INDEX items_label ON items(project, label);
+CREATE INDEX items_any_label ON items(project, label COLLATE NOCASE);
+CREATE INDEX items_parent ON items(parent, kind);
+CREATE TABLE shares(
+  item INTEGER NOT NULL, project INTEGER NOT NULL, label TEXT NOT NULL,
+  PRIMARY KEY(item, project)) WITHOUT ROWID;
+CREATE INDEX shares_project ON shares(project, item);
+CREATE TABLE resources(
+  id INTEGER PRIMARY KEY, item INTEGER NOT NULL, bucket TEXT NOT NULL, label TEXT NOT NULL,
+  format TEXT NOT NULL, content TEXT NOT NULL, description TEXT NOT NULL, tags TEXT NOT NULL,
+  folder TEXT NOT NULL, file_count INTEGER, file_size INTEGER, version INTEGER NOT NULL);
+CREATE INDEX resources_item ON resources(item, label);
+CREATE TABLE files(
+  id INTEGER PRIMARY KEY, resource INTEGER NOT NULL, path TEXT NOT NULL, size INTEGER NOT NULL,
+  md5 TEXT NOT NULL, crc INTEGER NOT NULL, format TEXT NOT NULL, content TEXT NOT NULL,
+  tags TEXT NOT NULL, mtime REAL NOT NULL, body TEXT NOT NULL, prefix BLOB NOT NULL);
+CREATE UNIQUE INDEX files_path ON files(resource, path);
+CREATE TABLE contents(
+  size INTEGER NOT NULL, number INTEGER NOT NULL, md5 TEXT NOT NULL, crc INTEGER NOT NULL,
+  PRIMARY KEY(size, number)) WITHOUT ROWID;
+CREATE TABLE settings(
+  scope TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(scope, key));
+CREATE TABLE records(
+  kind TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY(kind, key));
+CREATE TABLE users(
+  id INTEGER PRIMARY KEY, login TEXT NOT NULL UNIQUE, secret TEXT NOT NULL, admin INTEGER NOT NULL,
+  enabled INTEGER NOT NULL, firstname TEXT NOT NULL, lastname TEXT NOT NULL, email TEXT NOT NULL);
+CREATE TABLE members(
+  project INTEGER NOT NULL, login TEXT NOT NULL, role TEXT NOT NULL,
+  PRIMARY KEY(project, login));
+CREATE TABLE tokens(
+  alias TEXT PRIMARY KEY, secret TEXT NOT NULL, login TEXT NOT NULL, expires REAL NOT NULL,
+  created REAL NOT NULL);
+CREATE TABLE used_codes(code TEXT PRIMARY KEY COLLATE NOCASE);
+CREATE TABLE workflows(
+  id INTEGER PRIMARY KEY, item TEXT NOT NULL, project TEXT NOT NULL, data_type TEXT NOT NULL,
+  pipeline TEXT NOT NULL, status TEXT NOT NULL, launched TEXT NOT NULL, login TEXT NOT NULL,
+  details TEXT NOT NULL);
+CREATE INDEX workflows_item ON workflows(item);
+CREATE TABLE prearchive(
+  id INTEGER PRIMARY KEY, project TEXT NOT NULL, timestamp TEXT NOT NULL, folder TEXT NOT NULL,
+  name TEXT NOT NULL, subject TEXT NOT NULL, tag TEXT NOT NULL, status TEXT NOT NULL,
+  uploaded TEXT NOT NULL, lastmod TEXT NOT NULL, touched REAL NOT NULL, scan_date TEXT NOT NULL,
+  scan_time TEXT NOT NULL, options TEXT NOT NULL, doc TEXT NOT NULL, log TEXT NOT NULL,
+  UNIQUE(project, timestamp, folder));
+CREATE TABLE objects(
+  entry INTEGER NOT NULL, scan TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL,
+  md5 TEXT NOT NULL, crc INTEGER NOT NULL, uid TEXT NOT NULL, series TEXT NOT NULL,
+  body TEXT NOT NULL, facts TEXT NOT NULL, PRIMARY KEY(entry, scan, name)) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxError(Exception):
+    """The sandbox cannot start or go on: what happened, why, and what the user can do."""
+
+    what: str
+    why: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}. {self.fix}."
+
+
+def open_database(root: Path) -> sqlite3.Connection:
+    """Open or create `root/sandbox.db`.
+
+    Raises SandboxError for a folder that cannot be written, a full disk, a file that is not
+    our database, and one of another version.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(
+            root / "sandbox.db", isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=OFF")
+        known = connection.execute(
+            "SELECT 1 FROM sqlite_master WHERE type='table' AND name='meta'"
+        ).fetchone()
+        if known is None:
+            connection.executescript(
+                f"BEGIN; {_TABLES} INSERT INTO meta VALUES('version','{VERSION}'); COMMIT;"
+            )
+        row = connection.execute("SELECT value FROM meta WHERE key='version'").fetchone()
+        (root / "archive").mkdir(exist_ok=True)
+        (root / "prearchive").mkdir(exist_ok=True)
+        (root / "tmp").mkdir(exist_ok=True)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise SandboxError(
+            f"the sandbox folder {root} cannot be used",
+            str(error),
+            "Choose a folder that you may write to, on a disk with room",
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise SandboxError(
+            f"the sandbox folder {root} is damaged",
+            f"sandbox.db is not a readable database ({error})",
+            "Remove the folder, or choose another one",
+        ) from error
+    if row is None or row[0] != str(VERSION):
+        raise SandboxError(
+            f"the sandbox folder {root} cannot be used",
+            f"its data are of version {row[0] if row else 0}, this program writes {VERSION}",
+            "Choose an empty folder",
+        )
+    return connection

@@ -1,0 +1,301 @@
+"""What a request is to the sandbox, and the shapes of its answers.
+
+`Call` carries one request with who makes it. The reply functions write XNAT's forms: tables of
+string cells (`ResultSet`) as JSON, CSV or XML, plain texts, empty bodies, and the HTML page of the
+classic API's errors. No rule of XNAT's lives here beyond those of parameters and of escaping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote
+from xml.sax.saxutils import escape as xml_escape
+
+import msgspec
+from aiohttp import web
+
+from . import documents
+from .settings import Settings
+from .store import Store
+
+if TYPE_CHECKING:
+    from .accounts import Accounts, User
+    from .server import Sandbox
+
+_FALSE = {"false", "0"}
+_ENTITIES = {"'": "&apos;", '"': "&quot;"}
+
+
+class Refusal(Exception):
+    """An answer that ends the handling of a request."""
+
+    def __init__(
+        self, status: int, message: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers or {}
+
+
+@dataclass(slots=True)
+class Call:
+    """One request: where it goes, with which parameters, and who makes it."""
+
+    request: web.BaseRequest
+    sandbox: Sandbox
+    path: list[str]
+    params: list[tuple[str, str]]
+    user: User
+    session: str
+    route: str = ""
+    begun: bool = False
+    received: int = 0
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def store(self) -> Store:
+        return self.sandbox.store
+
+    @property
+    def settings(self) -> Settings:
+        return self.sandbox.settings
+
+    @property
+    def accounts(self) -> Accounts:
+        return self.sandbox.accounts
+
+    @property
+    def method(self) -> str:
+        return "GET" if self.request.method == "HEAD" else self.request.method
+
+    @property
+    def media(self) -> str:
+        """The request's media type without parameters, lower case."""
+        return self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+    def param(self, name: str, default: str = "") -> str:
+        """A parameter as it was sent (the first of that name)."""
+        return next((value for key, value in self.params if key == name), default)
+
+    def all(self, name: str) -> list[str]:
+        """Every value of a parameter."""
+        return [value for key, value in self.params if key == name]
+
+    def has(self, name: str) -> bool:
+        """Whether a parameter was sent at all."""
+        return any(key == name for key, _ in self.params)
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """XNAT's idea of a flag: anything but `false` and `0` counts as true, even nothing."""
+        if not self.has(name):
+            return default
+        return self.param(name).lower() not in _FALSE
+
+    def stored(self, value: str) -> str:
+        """A query value as XNAT stores it: XML-escaped."""
+        return xml_escape(value, _ENTITIES) if self.settings.escape_query else value
+
+    async def begin(self) -> None:
+        """Say `100 Continue` to a client that waits for it. Called before the first read."""
+        if self.begun:
+            return
+        self.begun = True
+        if self.request.headers.get("Expect", "").lower() == "100-continue":
+            transport = self.request.transport
+            if transport is not None:
+                transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The request's body as it arrives. A cut body raises the client's connection error."""
+        await self.begin()
+        while True:
+            chunk = await self.request.content.readany()
+            if not chunk:
+                return
+            self.received += len(chunk)
+            yield chunk
+
+    async def body(self, limit: int = 1 << 26) -> bytes:
+        """A small body whole (documents, forms); 413 beyond `limit` bytes."""
+        out = bytearray()
+        async for chunk in self.chunks():
+            out += chunk
+            if len(out) > limit:
+                raise Refusal(413, "the request body is too large")
+        return bytes(out)
+
+    async def form(self) -> None:
+        """Merge urlencoded body fields into the parameters."""
+        if self.media == "application/x-www-form-urlencoded":
+            text = (await self.body()).decode("utf-8", "replace")
+            self.params += parse_qsl(text, keep_blank_values=True)
+
+    async def document(self) -> Any:
+        """The XML document of a request, or None where XNAT sees no body.
+
+        Only an entity of known size counts: a chunked XML body is treated as absent. Malformed
+        XML is 422.
+        """
+        length = self.request.content_length
+        wanted = (
+            self.media in ("text/xml", "application/xml")
+            or self.param("req_format") == "xml"
+            or self.flag("inbody")
+        )
+        if self.media == "multipart/form-data":
+            data = await self._xml_part()
+        elif wanted and length:
+            data = await self.body()
+        else:
+            if self.param("req_format") == "form":
+                await self.form()
+            return None
+        if data is None:
+            return None
+        try:
+            return documents.parse(data)
+        except documents.BadXml as error:
+            raise Refusal(422, f"unable to parse the document: {error}") from error
+
+    async def _xml_part(self) -> bytes | None:
+        await self.begin()
+        reader = await self.request.multipart()
+        found = None
+        async for part in reader:
+            if getattr(part, "filename", None) and str(part.filename).endswith(".xml"):
+                found = bytes(await part.read())  # type: ignore[union-attr, arg-type]
+            else:
+                text = (await part.read()).decode("utf-8", "replace")  # type: ignore[union-attr]
+                self.params.append((str(part.name), text))  # type: ignore[union-attr]
+        return found
+
+
+def segments(raw_path: str) -> list[str]:
+    """The decoded segments of a request path.
+
+    Tomcat refuses encoded slashes with 400 and cuts `;…` off each segment.
+    """
+    if "%2f" in raw_path.lower() or "%5c" in raw_path.lower():
+        raise Refusal(400, "Invalid URI: encoded slashes are not allowed")
+    parts = raw_path.partition("?")[0].split("/")
+    return [unquote(part.partition(";")[0]) for part in parts[1:]]
+
+
+def text(body: str, status: int = 200, media: str = "text/plain", **headers: str) -> web.Response:
+    """A text answer."""
+    return web.Response(
+        text=body, status=status, content_type=media, headers=headers, charset="utf-8"
+    )
+
+
+def empty(status: int = 200) -> web.Response:
+    """An empty text/plain answer."""
+    return web.Response(status=status, body=b"", content_type="text/plain")
+
+
+def json(value: Any, status: int = 200) -> web.Response:
+    """A JSON answer."""
+    return web.Response(
+        body=msgspec.json.encode(value), status=status, content_type="application/json"
+    )
+
+
+def error(refusal: Refusal, *, api: str) -> web.Response:
+    """A refusal as its API words it: an HTML page below /data, plain text below /xapi."""
+    if api == "xapi":
+        response = text(refusal.message, refusal.status)
+    else:
+        reason = escape(refusal.message)
+        response = text(
+            f"<html>\n<head>\n   <title>Status page</title>\n</head>\n<body>\n<h3>{reason}</h3>\n"
+            f"<p>You can get technical details <a href=\"http://www.w3.org\">here</a>.</p>\n"
+            "</body>\n</html>\n",
+            refusal.status,
+            "text/html",
+        )  # fmt: skip
+    response.headers.update(refusal.headers)
+    return response
+
+
+def table(
+    call: Call,
+    columns: Sequence[str],
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    title: str = "",
+    described: bool = False,
+    counted: bool = True,
+) -> web.Response:
+    """A `ResultSet` in the format asked for: JSON (also when nothing is said), CSV or XML.
+
+    Every cell is a string and None is empty. `described` adds `Columns` (with the server root of
+    URI columns) and `title`; `counted` adds `totalRecords` as a string.
+    """
+    wanted = call.param("format").lower()
+    if wanted == "csv":
+        return text(_csv(columns, rows), media="text/csv")
+    if wanted == "xml":
+        return text(_xml(columns, rows), media="text/xml")
+    if wanted in ("html", "htm"):
+        return text(_html(columns, rows), media="text/html")
+    result = [
+        {name: "" if (cell := row.get(name)) is None else str(cell) for name in columns}
+        for row in rows
+    ]
+    inner: dict[str, Any] = {"Result": result}
+    if described:
+        root = call.settings.context
+        inner["title"] = title
+        inner["Columns"] = [
+            {"key": name, "serverRoot": root} if name == "URI" else {"key": name}
+            for name in columns
+        ]
+    if counted:
+        inner["totalRecords"] = str(len(result))
+    return json({"ResultSet": inner})
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    out = io.StringIO()
+    out.write(",".join(columns) + "\n")
+    writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    for row in rows:
+        writer.writerow(["" if row.get(name) is None else row.get(name) for name in columns])
+    return out.getvalue()
+
+
+def _xml(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    def cells(row: Mapping[str, Any]) -> str:
+        return "".join(
+            f"<cell>{xml_escape('' if row.get(n) is None else str(row.get(n)))}</cell>"
+            for n in columns
+        )
+
+    listed = [f"<row>{cells(row)}</row>" for row in rows]
+    head = "".join(f"<column>{xml_escape(name)}</column>" for name in columns)
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<ResultSet totalRecords="{len(listed)}">'
+        f"<results><columns>{head}</columns><rows>{''.join(listed)}</rows></results></ResultSet>"
+    )
+
+
+def _html(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(str(row.get(n) or ''))}</td>" for n in columns) + "</tr>"
+        for row in rows
+    )
+    return f"<html><body><table><tr>{head}</tr>{body}</table></body></html>"
+
+
+async def pause(seconds: float) -> None:
+    """Wait, unless there is nothing to wait for."""
+    if seconds > 0:
+        await asyncio.sleep(seconds)
