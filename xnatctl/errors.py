@@ -4,15 +4,17 @@
     ├── UsageError                     2      no    a flag or an argument makes no sense
     ├── ConfigError                    2      no    a profile, a YAML file, a manifest
     ├── AuthError                      3      no    wrong or missing credentials
+    │   └── SessionLost                3      yes   the login expired; a new one has been made
     ├── PermissionDenied               6      no    known to the server, not allowed
     ├── NotFound                       5      no
     ├── Conflict                       9      no    something else is already there
     │   └── Locked                     9      no    another run holds these two ends
     ├── Refused                        1      no    understood and denied (400, 413, 422 …)
     ├── Unreachable                    4      yes   no connection, reset, time-out, stall
+    │   └── Untrusted                  4      no    the certificate is not one we may trust
     ├── Busy                           4      yes   429, 503, 423: come back later
     ├── ServerFault                    4      yes   500, 502, 504
-    ├── BadReply                       4      yes   a login page with 200, cut JSON, wrong kind of body
+    ├── BadReply                       4      yes   a login page with 200, cut JSON, wrong body
     ├── Corrupt                        8      yes   size, digest or archive do not agree
     ├── Vanished                       1      no    listed, and gone when it was read
     ├── LocalFault                     1      no    this machine: disk full, read-only, permission
@@ -74,6 +76,12 @@ class AuthError(XnatctlError):
     default_hint = "xnatctl auth login"
 
 
+class SessionLost(AuthError):
+    """The login expired while a body was on its way; the next attempt has a new one."""
+
+    retryable = True
+
+
 class PermissionDenied(XnatctlError):
     exit_code = 6
 
@@ -103,6 +111,11 @@ class Unreachable(XnatctlError):
     def __init__(self, message: str, *, why: str = "", hint: str = "", sent: bool = False) -> None:
         super().__init__(message, why=why, hint=hint)
         self.sent = sent
+
+
+class Untrusted(Unreachable):
+    retryable = False
+    default_hint = "name the certificate authority with --ca-bundle FILE"
 
 
 class Busy(XnatctlError):

@@ -1,0 +1,129 @@
+"""Item XML made fit for another server. Pure.
+
+On a PUT the attributes of a document beat the URL: `label` creates another item, `project` makes
+the source the primary project, `ID` hits whatever has that ID already (XNAT 1.8). So what belongs
+to the source's database is taken out, and what the destination decides is written in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from .parse import digest_of
+from .xmldoc import NS_XNAT, XSI, Document, canonical
+
+_OF_THE_DATABASE = ("ID", "prearchivePath", f"{{{XSI}}}schemaLocation")
+_FILES = (
+    "resources",
+    "in",
+    "out",
+    "scans/scan/file",
+    "reconstructions/reconstructedImage/in",
+    "reconstructions/reconstructedImage/out",
+)
+
+
+def for_project(xml: bytes, *, project: str) -> bytes:
+    """The project's own fields under another ID; investigators are shared records and lose their
+    numbers.
+    """
+    document = Document(xml)
+    root = document.root
+    document.drop_attributes(f"{{{XSI}}}schemaLocation")
+    root.set("ID", project)
+    if "secondary_ID" in root.attrib:
+        root.set("secondary_ID", project)
+    document.drop("resources", "sharing", "arcSpecification", "studyProtocol/ID")
+    for person in ("PI", "investigators/investigator"):
+        for node in root.findall("/".join(NS_XNAT + part for part in person.split("/"))):
+            node.attrib.pop("xnat_investigatordata_id", None)
+            node.attrib.pop("ID", None)
+    return document.to_bytes()
+
+
+def for_subject(xml: bytes, *, project: str, label: str) -> bytes:
+    document = Document(xml)
+    document.drop_attributes(*_OF_THE_DATABASE)
+    document.root.set("project", project)
+    document.root.set("label", label)
+    document.drop("resources", "sharing", "experiments")
+    return document.to_bytes()
+
+
+def for_session(
+    xml: bytes,
+    *,
+    project: str,
+    label: str,
+    scans: Mapping[str, str] | None = None,
+    without: Collection[str] = (),
+) -> bytes:
+    """An experiment for another project: all its fields and scans, no files, no assessors, no
+    shares.
+
+    `scans` maps scan IDs of the source to those that an import made; `without` names scans to leave
+    out.
+    """
+    document = Document(xml)
+    document.drop_attributes(*_OF_THE_DATABASE)
+    document.root.set("project", project)
+    document.root.set("label", label)
+    document.drop("sharing", "assessors", "subject_ID", "image_session_ID", *_FILES)
+    for group in document.root.findall(f"{NS_XNAT}scans"):
+        for scan in group.findall(f"{NS_XNAT}scan"):
+            _forget_numbers(scan.attrib)
+            scan_id = scan.get("ID", "")
+            if scan_id in without:
+                group.remove(scan)
+            elif scans and scan_id in scans:
+                scan.set("ID", scans[scan_id])
+            for child in scan.findall(f"{NS_XNAT}image_session_ID"):
+                scan.remove(child)
+    return document.to_bytes()
+
+
+def for_assessor(
+    xml: bytes, *, project: str, label: str, session_id: str, ids: Mapping[str, str]
+) -> bytes:
+    """An assessor under another session. `ids` maps accession IDs of the source to the
+    destination's.
+    """
+    document = Document(xml)
+    document.drop_attributes(*_OF_THE_DATABASE)
+    document.root.set("project", project)
+    document.root.set("label", label)
+    document.drop("sharing", "resources", "in", "out")
+    document.set_child("imageSession_ID", session_id)
+    _remap(document, ids)
+    return document.to_bytes()
+
+
+def _remap(document: Document, ids: Mapping[str, str]) -> None:
+    """Replace whole values that are accession IDs of the source, wherever they stand."""
+    for node in document.root.iter():
+        text = (node.text or "").strip()
+        if text in ids:
+            node.text = ids[text]
+        for name, value in node.attrib.items():
+            if value in ids:
+                node.set(name, ids[value])
+
+
+def _forget_numbers(attributes: dict[str, str]) -> None:
+    for name in ("xnat_imagescandata_id", "image_session_ID", "project"):
+        attributes.pop(name, None)
+
+
+def fingerprint(xml: bytes) -> str:
+    """A digest of what the document says, blind to what changes without anybody's doing.
+
+    File counts and server paths stand on the catalog elements, so those are left out; the files are
+    compared by their own listing.
+    """
+    document = Document(xml)
+    document.drop(*_FILES)
+    for assessor in document.root.findall(f"{NS_XNAT}assessors/{NS_XNAT}assessor"):
+        for name in ("resources", "in", "out"):
+            for child in assessor.findall(NS_XNAT + name):
+                assessor.remove(child)
+    return digest_of(canonical(document.to_bytes()))

@@ -1,0 +1,110 @@
+"""Every route of XNAT, spelled once. Pure: a `Ref` in, a percent-encoded path out.
+
+Sessions are addressed flat by accession ID wherever it is known: `/projects/P/experiments/E/scans`
+is not a route, XNAT matches by prefix and answers the experiment instead (1.8). Writes of fields
+need the subject-scoped form, since the flat one answers 200 without keeping them (seen on 1.9.2).
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from xnatctl.errors import UsageError
+from xnatctl.model import PrearchiveEntry, Ref
+
+JSESSION = "/data/JSESSION"
+BUILD_INFO = "/xapi/siteConfig/buildInfo"
+PROJECTS = "/data/projects"
+PREARCHIVE = "/data/prearchive"
+IMPORT = "/data/services/import"
+ARCHIVE = "/data/services/archive"
+REFRESH = "/data/services/refresh/catalog"
+ELEMENTS = "/data/search/elements"
+PLUGINS = "/xapi/plugins"
+WORKFLOWS = "/data/services/workflows"
+
+
+def segment(text: str) -> str:
+    """One path segment. XNAT stands `[SLASH]` for a slash inside a scan ID or type."""
+    return quote(text.replace("/", "[SLASH]"), safe="[]" if "/" in text else "")
+
+
+def tail(path: str) -> str:
+    """A relative path of several segments, each encoded by itself."""
+    return "/".join(quote(part, safe="") for part in path.split("/"))
+
+
+def project(project_id: str) -> str:
+    return f"{PROJECTS}/{segment(project_id)}"
+
+
+def subjects(project_id: str) -> str:
+    return f"{project(project_id)}/subjects"
+
+
+def subject(project_id: str, label: str) -> str:
+    return f"{subjects(project_id)}/{segment(label)}"
+
+
+def experiments(project_id: str, subject_label: str | None = None) -> str:
+    if subject_label is None:
+        return f"{project(project_id)}/experiments"
+    return f"{subject(project_id, subject_label)}/experiments"
+
+
+def session(ref: Ref) -> str:
+    if ref.session_id:
+        return f"/data/experiments/{segment(ref.session_id)}"
+    if ref.subject is None or ref.session is None:
+        raise UsageError(f"{ref} does not name a session with its subject")
+    return f"{experiments(ref.project, ref.subject)}/{segment(ref.session)}"
+
+
+def owner(ref: Ref) -> str:
+    """The thing that a resource hangs on."""
+    if ref.session or ref.session_id:
+        path = session(ref)
+        if ref.level and ref.item:
+            path += f"/{ref.level}/{segment(ref.item)}"
+            if ref.side:
+                path += f"/{ref.side}"
+        return path
+    if ref.subject:
+        return subject(ref.project, ref.subject)
+    return project(ref.project)
+
+
+def resources(ref: Ref) -> str:
+    return f"{owner(ref)}/resources"
+
+
+def resource(ref: Ref) -> str:
+    if not ref.resource:
+        raise UsageError(f"{ref} does not name a resource")
+    return f"{resources(ref)}/{segment(ref.resource)}"
+
+
+def files(ref: Ref) -> str:
+    return f"{resource(ref)}/files" if ref.resource else f"{owner(ref)}/files"
+
+
+def file(ref: Ref, path: str) -> str:
+    return f"{resource(ref)}/files/{tail(path)}"
+
+
+def archive_uri(ref: Ref) -> str:
+    """The address that services such as the catalog refresh take: `/archive/…` without `/data`."""
+    return owner(ref).replace("/data/", "/archive/", 1)
+
+
+def prearchive(project_id: str) -> str:
+    return f"{PREARCHIVE}/projects/{segment(project_id)}"
+
+
+def prearchive_entry(entry: PrearchiveEntry) -> str:
+    return f"{prearchive(entry.project)}/{segment(entry.timestamp)}/{segment(entry.folder)}"
+
+
+def prearchive_src(entry: PrearchiveEntry) -> str:
+    """The entry as the archive service wants it: not encoded, without `/data`."""
+    return f"/prearchive/projects/{entry.project}/{entry.timestamp}/{entry.folder}"

@@ -1,0 +1,98 @@
+"""Item XML, read safely and written back with every namespace it came with. Pure.
+
+ElementTree renames prefixes when it writes, and forgets those that only occur inside
+`xsi:type="fs:…"` values; a server then meets an undeclared prefix. So the declarations are
+collected while reading and put back on the root.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from xml.etree import ElementTree
+
+from xnatctl.errors import BadReply
+
+Element = ElementTree.Element
+
+NS_XNAT = "{http://nrg.wustl.edu/xnat}"
+XSI = "http://www.w3.org/2001/XMLSchema-instance"
+XSI_TYPE = f"{{{XSI}}}type"
+MAX_XML = 64 * 1024 * 1024
+
+
+def parse_xml(body: bytes, where: str) -> Element:
+    """The root of a document. A DOCTYPE is refused: no reply of XNAT has one, and entities can be
+    bombs.
+    """
+    return _parse(body, where)[0]
+
+
+def _parse(body: bytes, where: str) -> tuple[Element, dict[str, str]]:
+    if len(body) > MAX_XML:
+        raise BadReply(f"{where} answered {len(body)} bytes of XML, more than any item has")
+    if b"<!DOCTYPE" in body[:4096] or b"<!ENTITY" in body:
+        raise BadReply(f"{where} answered XML with a DOCTYPE, which is refused")
+    namespaces: dict[str, str] = {}
+    root: Element | None = None
+    try:
+        for event, value in ElementTree.iterparse(io.BytesIO(body), ("start-ns", "start")):
+            if event == "start-ns":
+                prefix, uri = value
+                namespaces.setdefault(prefix, uri)
+            elif root is None:
+                root = value
+    except ElementTree.ParseError as error:
+        raise BadReply(f"{where} answered XML that cannot be read", why=str(error)) from error
+    if root is None:
+        raise BadReply(f"{where} answered an empty document")
+    return root, namespaces
+
+
+class Document:
+    """A document that can be changed and written again."""
+
+    def __init__(self, body: bytes, where: str = "the document") -> None:
+        self.root, self.namespaces = _parse(body, where)
+
+    def to_bytes(self) -> bytes:
+        """The document as UTF-8 with the prefixes that it came with, all declared on the root."""
+        for prefix, uri in self.namespaces.items():
+            if prefix and not re.fullmatch(r"ns\d+|xml", prefix):
+                ElementTree.register_namespace(prefix, uri)
+        text = ElementTree.tostring(self.root, encoding="unicode")
+        head, close, rest = text.partition(">")
+        slash = "/" if head.endswith("/") else ""
+        head = head.removesuffix("/")
+        used = set(re.findall(r'type="([\w.-]+):', text))
+        for prefix, uri in sorted(self.namespaces.items()):
+            if prefix in used and f"xmlns:{prefix}=" not in head:
+                head += f' xmlns:{prefix}="{uri}"'
+        return f"{head}{slash}{close}{rest}".encode()
+
+    def drop(self, *paths: str) -> None:
+        """Remove every element at the given paths (`scans/scan/file`, in XNAT's namespace)."""
+        for path in paths:
+            parents, _, name = path.rpartition("/")
+            base = "/".join(NS_XNAT + part for part in parents.split("/")) if parents else "."
+            for parent in self.root.findall(base):
+                for child in parent.findall(NS_XNAT + name):
+                    parent.remove(child)
+
+    def drop_attributes(self, *names: str) -> None:
+        for name in names:
+            self.root.attrib.pop(name, None)
+
+    def set_child(self, name: str, text: str) -> None:
+        """Change the text of a direct child that is there; nothing is added out of order."""
+        child = self.root.find(NS_XNAT + name)
+        if child is not None:
+            child.text = text
+
+
+def canonical(body: bytes, where: str = "the document") -> bytes:
+    """The document in a form in which equal content is equal bytes, without comments and spacing."""
+    root, _ = _parse(body, where)
+    return ElementTree.canonicalize(
+        ElementTree.tostring(root, encoding="unicode"), strip_text=True
+    ).encode()
