@@ -155,8 +155,12 @@ def why_unsafe(name: str) -> str | None:
         return "it is an absolute path"
     if name[1:2] == ":" and name[0].isascii() and name[0].isalpha():
         return "it begins with a drive letter"
-    if ".." in name and ".." in name.split("/"):
-        return "it leads out of its folder"
+    if name[0] == "." or "/." in name or "//" in name:
+        parts = name.removesuffix("/").split("/")
+        if ".." in parts:
+            return "it leads out of its folder"
+        if "." in parts or "" in parts:
+            return "a part of it is empty or a dot"
     if len(name) > _MAX_NAME // 4 and len(name.encode(errors="replace")) > _MAX_NAME:
         return f"it is longer than {_MAX_NAME} bytes"
     return None
@@ -286,7 +290,9 @@ class ZipReader:
         self._where = f"inside {name!r}"
         self._refuse(name, method=method, flags=flags)
         size, csize = _widen(rest[name_length:], (size, csize), name)
-        known = not flags & _BIT_DESCRIPTOR or (method == STORED and csize > 0)
+        # Info-ZIP writes sizes of stored members into the header, even if the CRC is to follow.
+        later = flags & _BIT_DESCRIPTOR
+        known = not later or (method == STORED and csize > 0)
         if known and method == STORED and size != csize:
             raise Corrupt(f"the header of {name!r} gives two sizes, {size} and {csize} bytes")
         if known and size:
@@ -295,7 +301,7 @@ class ZipReader:
             name,
             method,
             flags,
-            crc if known else None,
+            None if later else crc,
             size if known else None,
             csize if known else None,
             cp437,
@@ -501,14 +507,17 @@ def _decode(raw: bytes, flags: int) -> tuple[str, bool]:
         name = raw.decode("utf-8" if ascii_only or flags & _BIT_UTF8 else "cp437")
     except UnicodeDecodeError:
         raise Corrupt(f"the name {raw[:80]!r} is marked as UTF-8 and is not") from None
+    if name[:1] == "." or "/." in name or "//" in name:
+        name = _tidy(name)
     if reason := why_unsafe(name):
         raise Corrupt(f"the name {name[:80]!r} is refused: {reason}")
-    if "//" in name or name.startswith("./") or "/./" in name or name.endswith("/."):
-        parts = [part for part in name.split("/") if part not in ("", ".")]
-        if not parts:
-            raise Corrupt(f"the name {name[:80]!r} is refused: it names nothing")
-        name = "/".join(parts) + ("/" if name.endswith(("/", "/.")) else "")
     return name, not (ascii_only or flags & _BIT_UTF8)
+
+
+def _tidy(name: str) -> str:
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    folder = "/" if parts and name.endswith(("/", "/.")) else ""
+    return ("/" if name.startswith("/") else "") + "/".join(parts) + folder
 
 
 def _widen(extra: bytes, values: tuple[int, ...], name: str) -> tuple[int, ...]:
