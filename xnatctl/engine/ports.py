@@ -45,6 +45,10 @@ class Source(Protocol):
         """
         ...
 
+    def member_path(self, item: Item, name: str) -> str:
+        """The path inside its resource of what this source's archive of `item` calls `name`."""
+        ...
+
 
 class Sink(Protocol):
     """Where bodies go. `inventory` tells the truth; everything else is believed only after it.
@@ -71,7 +75,9 @@ class Sink(Protocol):
         ...
 
     async def put(self, unit: Unit, item: Item, chunks: Chunks) -> None:
-        """Store one file. Leaves nothing, or nothing that counts as whole, when `chunks` raises."""
+        """Store one file or document. What `chunks` broke off leaves nothing that counts as
+        whole.
+        """
         ...
 
     async def put_many(self, unit: Unit, item: Item, events: AsyncIterator[ZipEvent]) -> None:

@@ -62,7 +62,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A resource that must exist before its files: its key is theirs before `/files/`."""
+    """A resource that must exist before its files: its key is theirs before `/files/`.
+
+    In `ref` the resource is a label; what hangs where on the source is all that a sink reads of it.
+    """
 
     key: str
     ref: Ref
@@ -70,18 +73,6 @@ class Container:
     content: str = ""
     description: str = ""
     tags: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """Metadata that is written as XML: `kind` is project, subject, session, assessor or
-    reconstruction.
-    """
-
-    kind: str
-    label: str
-    xsi_type: str
-    xml: bytes
 
 
 class Verdict(StrEnum):
@@ -98,70 +89,42 @@ class Verdict(StrEnum):
 class Item:
     """One body that moves in one request.
 
-    `kind` is `file` (one file), or `zip` (one resource, or the files of one that are missing, as an
-    archive). `stage` orders what a unit does: stage 0 is sealed before stage 1 begins. Items of one
-    `lane` (one resource, or one session for an import) are written one after another: XNAT keeps
-    one catalog a resource and loses entries when two requests write it at once.
+    `kind` is `file` (one file), `zip` (one resource, or the files of one that are missing, as an
+    archive), `import` (the DICOM of one scan, as an archive that the sink takes apart) or
+    `document` (metadata as XML; `path` is its kind). `stage` orders what a unit does: one stage is
+    sealed before the next begins. Items of one `lane` are written one after another: XNAT keeps
+    one catalog a resource and loses entries when two requests write it at once. The lane of a file
+    is the key of its container.
     """
 
     key: str
-    kind: Literal["file", "zip"]
+    kind: Literal["file", "zip", "import", "document"]
     lane: str
     ref: Ref
     path: str = ""
     size: int | None = None
     digest: str = ""
     members: tuple[Member, ...] = ()
-    container: Container | None = None
-    stage: int = 1
+    stage: int = 2
     uid: str = ""
+    body: bytes = b""
     verdict: Verdict = Verdict.COPY
     reason: str = ""
 
     @property
     def files(self) -> int:
-        return len(self.members) if self.kind == "zip" else 1
+        """How many files of a user's this item carries; a document is none of them."""
+        if self.kind == "document":
+            return 0
+        return len(self.members) if self.members else 1
 
     @property
     def bytes(self) -> int:
-        if self.kind == "zip":
+        if self.kind == "document":
+            return 0
+        if self.members:
             return sum(member.size or 0 for member in self.members)
         return self.size or 0
-
-    @property
-    def stamp(self) -> Stamp:
-        return Stamp(self.size, self.digest)
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """What is committed as a whole: a project's own things, a subject's own, or one session.
-
-    A source yields it light (key, refs, `after`); `Source.describe` fills in the rest.
-    `fingerprint` is a digest of everything the source said of it, so that an unchanged unit is
-    recognised by one comparison.
-    """
-
-    key: str
-    kind: Literal["project", "subject", "session", "experiment", "resource"]
-    ref: Ref
-    target: Ref
-    after: tuple[str, ...] = ()
-    label: str = ""
-    documents: tuple[Document, ...] = ()
-    containers: tuple[Container, ...] = ()
-    items: tuple[Item, ...] = ()
-    left: tuple[Left, ...] = ()
-    fingerprint: str = ""
-    facts: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def files(self) -> int:
-        return sum(item.files for item in self.items)
-
-    @property
-    def bytes(self) -> int:
-        return sum(item.bytes for item in self.items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +134,33 @@ class Left:
     key: str
     code: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What is committed as a whole: a project's own things, a subject's own, or one session.
+
+    A source yields it light (key, refs, `after`); `Source.describe` fills in the rest.
+    `fingerprint` is a digest of everything the source said of it, so that an unchanged unit is
+    recognised by one comparison. `facts` is what is remembered of it from one run to the next.
+    """
+
+    key: str
+    kind: Literal["project", "subject", "session", "experiment", "resource"]
+    ref: Ref
+    target: Ref
+    label: str = ""
+    after: tuple[str, ...] = ()
+    containers: tuple[Container, ...] = ()
+    items: tuple[Item, ...] = ()
+    left: tuple[Left, ...] = ()
+    notes: tuple[str, ...] = ()
+    fingerprint: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def to_move(self) -> tuple[Item, ...]:
+        return tuple(one for one in self.items if one.verdict in (Verdict.COPY, Verdict.REPLACE))
 
 
 Became = Literal["copied", "kept", "left", "failed"]
@@ -194,6 +184,14 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A key on which the sink's own listing disagrees with what was read from the source."""
+
+    key: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class UnitOutcome:
     """What became of one unit. `mismatches` were found by the last listing, after everything was
     written.
@@ -209,21 +207,12 @@ class UnitOutcome:
     files: int = 0
     bytes: int = 0
     files_kept: int = 0
+    bytes_kept: int = 0
     seconds: float = 0.0
-    target_id: str = ""
-    created: bool = False
     notes: tuple[str, ...] = ()
     error: str = ""
     error_kind: str = ""
     hint: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """A key on which the sink's own listing disagrees with what was read from the source."""
-
-    key: str
-    problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +237,6 @@ class Report:
     by_kind: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     problems: tuple[UnitOutcome, ...] = ()
     left: tuple[Left, ...] = ()
-    outcomes: tuple[UnitOutcome, ...] = ()
     interrupted: str = ""
     dry_run: bool = False
     exit_code: int = 0

@@ -101,7 +101,9 @@ class Xnat:
         return await self.item(paths.subject(project, subject))
 
     async def list_experiments(self, project: str, subject: str | None = None) -> list[Session]:
-        """All experiments, assessors included, in one unpaged request: pages have no stable order."""
+        """All experiments, assessors included, in one unpaged request: pages have no stable
+        order.
+        """
         rows = await self.rows(
             paths.experiments(project, subject), {"columns": _EXPERIMENT_COLUMNS}
         )

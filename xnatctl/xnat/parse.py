@@ -163,7 +163,9 @@ _FILES = msgspec.json.Decoder(_FileReply)
 
 
 def parse_files(body: bytes, where: str) -> list[File]:
-    """The rows of a file listing. Long ones are common, so they are decoded straight into structs."""
+    """The rows of a file listing. Long ones are common, so they are decoded straight into
+    structs.
+    """
     try:
         rows = _FILES.decode(body).ResultSet.Result
     except msgspec.DecodeError as error:
@@ -223,7 +225,9 @@ def parse_entry(row: Row) -> PrearchiveEntry:
 
 
 def parse_session_xml(body: bytes, where: str) -> SessionDetail:
-    """The structure of an experiment out of its XML: scans, assessors, resources, shares, fields."""
+    """The structure of an experiment out of its XML: scans, assessors, resources, shares,
+    fields.
+    """
     root = parse_xml(body, where)
     session = Session(
         id=root.get("ID", ""),

@@ -91,7 +91,9 @@ class Document:
 
 
 def canonical(body: bytes, where: str = "the document") -> bytes:
-    """The document in a form in which equal content is equal bytes, without comments and spacing."""
+    """The document in a form in which equal content is equal bytes, without comments and
+    spacing.
+    """
     root, _ = _parse(body, where)
     return ElementTree.canonicalize(
         ElementTree.tostring(root, encoding="unicode"), strip_text=True

@@ -1,0 +1,554 @@
+"""A run: units out of a source, each brought to its end, and the account of it.
+
+A unit's life, in `UnitRun`:
+
+1. describe it at the source, list it at the sink, decide what has to move (nothing: it is kept);
+2. record in the state store that it is begun, before the first write;
+3. for each stage: move its items, lanes side by side, one lane in order; a failed item is
+   reconciled
+   against a fresh listing before it is sent again; then seal the stage;
+4. list the sink afresh and compare with what was read; only then is the unit done;
+5. record it, then tell the observers. A unit that failed is abandoned to a state that a later run
+   can finish.
+
+Units stream out of the source through a bounded channel, so a plan of a million takes no more
+memory than one of ten. A unit waits for those it names in `after`, which were yielded before it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from uuid import uuid4
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from xnatctl.errors import (
+    LocalFault,
+    Vanished,
+    XnatctlError,
+    first_known,
+)
+from xnatctl.retry import Backoff, Sleep, is_retryable
+
+from .copy import copy_item
+from .events import (
+    Bus,
+    BytesMoved,
+    ItemDone,
+    ItemRetried,
+    ItemStarted,
+    Note,
+    RunDone,
+    RunStarted,
+    UnitDone,
+    UnitPlanned,
+)
+from .limits import Limits
+from .plan import decide, pack, remaining
+from .ports import Dispatcher, Sink, Source
+from .report import Account, summary
+from .state import Pair, StateStore
+from .types import (
+    Became,
+    Item,
+    Left,
+    Mismatch,
+    Outcome,
+    Report,
+    Selection,
+    Unit,
+    UnitOutcome,
+    Verdict,
+)
+from .verify import compare, level
+
+SPLIT_AFTER = 3
+"""An archive that failed this often is asked for file by file: some files are never in archives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a run behaves. Times in seconds."""
+
+    verb: str
+    command: str = ""
+    workers: int = 4
+    overwrite: bool = False
+    dry_run: bool = False
+    max_failures: int | None = None
+    grace: float = 30.0
+    policy: Backoff = field(default_factory=Backoff)
+    fail_on_left: bool = True
+    accept: frozenset[str] = frozenset()
+
+
+class Stop:
+    """How a run is asked to end: `ask` once for no new work, and the signal's exit code is kept."""
+
+    def __init__(self) -> None:
+        self.asked = anyio.Event()
+        self.why = ""
+        self.code = 0
+
+    def ask(self, why: str, code: int) -> None:
+        self.why, self.code = why, code
+        self.asked.set()
+
+
+class InProcess:
+    """The dispatcher of one machine: the unit is run right here."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+
+    async def run(self, unit: Unit, here: Callable[[Unit], Awaitable[UnitOutcome]]) -> UnitOutcome:
+        return await here(unit)
+
+
+class Run:
+    """One run over one pair of ends. Use `run()`."""
+
+    def __init__(
+        self,
+        source: Source,
+        sink: Sink,
+        *,
+        options: Options,
+        state: StateStore,
+        bus: Bus,
+        limits: Limits | None = None,
+        dispatcher: Dispatcher | None = None,
+        stop: Stop | None = None,
+        sleep: Sleep = anyio.sleep,
+    ) -> None:
+        self.id = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid4().hex[:6]}"
+        self.source = source
+        self.sink = sink
+        self.options = options
+        self.state = state
+        self.bus = bus
+        self.limits = limits or Limits.fixed(options.workers)
+        self.dispatcher = dispatcher or InProcess(options.workers)
+        self.stop = stop or Stop()
+        self.sleep = sleep
+        self.pair = Pair(source.name, sink.name)
+        self.account = Account(self.id, options.verb, source.name, sink.name, options.dry_run)
+        self._finished: dict[str, anyio.Event] = {}
+        self._failed_keys: set[str] = set()
+
+    async def __call__(self, selection: Selection) -> Report:
+        """Run it to its end and return the report; raises only what concerns the run as a whole."""
+        options = self.options
+        if not options.dry_run:
+            await self.state.begin_run(self.id, options.verb, self.pair, options.command)
+        self.bus.emit(RunStarted(self.id, options.verb, self.source.name, self.sink.name))
+        fault: BaseException | None = None
+        try:
+            await self._work(selection)
+        except BaseExceptionGroup as group:
+            fault = first_known(group)
+            raise fault from fault.__cause__
+        except BaseException as error:
+            fault = error
+            raise
+        finally:
+            report = await self._close(fault)
+        return report
+
+    async def _close(self, fault: BaseException | None) -> Report:
+        report = self.account.report(
+            interrupted=self.stop.why or (_words(fault) if fault else ""),
+            code=self.stop.code or (getattr(fault, "exit_code", 1) if fault else 0),
+            accept=self.options.accept if self.options.fail_on_left else None,
+        )
+        if not self.options.dry_run:
+            with anyio.CancelScope(shield=True):
+                await self.state.end_run(self.id, _status(report), summary(report))
+        self.bus.emit(RunDone(report))
+        return report
+
+    async def _work(self, selection: Selection) -> None:
+        send, receive = anyio.create_memory_object_stream[Unit](self.dispatcher.slots)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch_stop, tasks)
+            async with anyio.create_task_group() as workers:
+                workers.start_soon(self._produce, selection, send)
+                for _ in range(self.dispatcher.slots):
+                    workers.start_soon(self._consume, receive.clone())
+                receive.close()
+            tasks.cancel_scope.cancel()
+
+    async def _watch_stop(self, tasks: TaskGroup) -> None:
+        await self.stop.asked.wait()
+        self.bus.emit(Note(f"{self.stop.why}: finishing what is under way", level="warning"))
+        await self.sleep(self.options.grace)
+        tasks.cancel_scope.cancel()
+
+    async def _produce(self, selection: Selection, send: MemoryObjectSendStream[Unit]) -> None:
+        async with send:
+            async for unit in self.source.units(selection):
+                if self._must_stop():
+                    return
+                self._finished[unit.key] = anyio.Event()
+                await send.send(unit)
+
+    async def _consume(self, receive: MemoryObjectReceiveStream[Unit]) -> None:
+        async with receive:
+            async for unit in receive:
+                if self._must_stop():
+                    continue
+                for key in unit.after:
+                    if key in self._finished:
+                        await self._finished[key].wait()
+                outcome = await self.dispatcher.run(unit, self.run_unit)
+                await self._settle(unit, outcome)
+
+    async def _settle(self, unit: Unit, outcome: UnitOutcome) -> None:
+        if outcome.became == "failed":
+            self._failed_keys.add(unit.key)
+        self._finished[unit.key].set()
+        self.account.add(outcome)
+        self.bus.emit(UnitDone(outcome))
+
+    def _must_stop(self) -> bool:
+        most = self.options.max_failures
+        if most is not None and len(self._failed_keys) >= most and not self.stop.asked.is_set():
+            self.stop.ask(f"{most} units failed", 1)
+        return self.stop.asked.is_set()
+
+    async def run_unit(self, unit: Unit) -> UnitOutcome:
+        """Bring one unit to its end. The outcome says what went wrong; only cancellation is
+        raised.
+        """
+        if broken := [key for key in unit.after if key in self._failed_keys]:
+            return _failed(unit, XnatctlError(f"{broken[0]} failed, on which it depends"))
+        try:
+            return await UnitRun(self, unit).run()
+        except Vanished as error:
+            left = Left(unit.key, "vanished", _words(error))
+            return UnitOutcome(unit.key, unit.kind, unit.label, "left", left=(left,))
+        except LocalFault as error:
+            # A full disk does not get better with the next unit.
+            self.stop.ask(_words(error), error.exit_code)
+            return _failed(unit, error)
+        except Exception as error:  # noqa: BLE001 - one unit's failure is never that of the others
+            return _failed(unit, first_known(error))
+
+
+class UnitRun:
+    """The life of one unit; it lives as long as `run` does."""
+
+    def __init__(self, run: Run, unit: Unit) -> None:
+        self._run = run
+        self._unit = unit
+        self._started = time.monotonic()
+        self._outcomes: list[Outcome] = []
+
+    async def run(self) -> UnitOutcome:
+        run = self._run
+        planned = await self._plan()
+        unit = self._unit
+        moving = planned.to_move
+        run.bus.emit(
+            UnitPlanned(
+                planned,
+                sum(item.files for item in moving),
+                sum(item.bytes for item in moving),
+                sum(item.files for item in planned.items if item.verdict is Verdict.KEEP),
+            )
+        )
+        self._note_conflicts(planned)
+        if run.options.dry_run:
+            return self._outcome(planned, "left" if moving else "kept")
+        if not moving:
+            await self._record(planned, "failed" if self._conflicts(planned) else "done")
+            return self._outcome(planned, "kept")
+        await run.state.mark_unit(run.pair, unit.key, run=run.id, status="begun")
+        try:
+            failed = await self._move(planned)
+            mismatches = await self._verify(planned, failed)
+        except BaseException:
+            await self._abandon(planned)
+            await self._record(planned, "failed")
+            raise
+        became: Became = "failed" if failed or mismatches else "copied"
+        await self._record(planned, "done" if became == "copied" else "failed")
+        return self._outcome(planned, became, mismatches)
+
+    async def _plan(self) -> Unit:
+        """The unit in full with a verdict on every item."""
+        run = self._run
+        known = await run.state.known(run.pair, self._unit.key)
+        async with run.limits.source.slot():
+            unit = await run.source.describe(self._unit)
+        if known is not None:
+            unit = replace(unit, facts={**known.facts, **unit.facts})
+        unit = run.sink.prepare(unit)
+        async with run.limits.sink.slot():
+            inventory = await run.sink.inventory(unit)
+        digests = known.digests if known is not None else {}
+        unit = decide(unit, inventory, known=digests, overwrite=run.options.overwrite)
+        self._unit = pack(unit, accepts_zip=run.sink.accepts_zip)
+        return self._unit
+
+    async def _move(self, unit: Unit) -> bool:
+        """Write everything; True when items failed and the rest was sealed without them."""
+        run = self._run
+        async with run.limits.sink.slot():
+            await run.sink.begin(unit)
+        failed = False
+        for stage in sorted({item.stage for item in unit.to_move} | {2}):
+            items = [item for item in unit.to_move if item.stage == stage]
+            if any(item.kind == "import" for item in items):
+                await self._import(unit, items, stage)
+            else:
+                failed |= await self._lanes(unit, items)
+                async with run.limits.sink.slot():
+                    await run.sink.seal(unit, stage)
+        return failed
+
+    async def _lanes(self, unit: Unit, items: list[Item]) -> bool:
+        lanes: dict[str, list[Item]] = defaultdict(list)
+        for item in items:
+            lanes[item.lane].append(item)
+        before = len(self._outcomes)
+        async with anyio.create_task_group() as tasks:
+            for lane in lanes.values():
+                tasks.start_soon(self._lane, unit, lane)
+        return any(one.became == "failed" for one in self._outcomes[before:])
+
+    async def _lane(self, unit: Unit, items: list[Item]) -> None:
+        for item in items:
+            if self._run.stop.asked.is_set():
+                return
+            outcome = await self._item(unit, item)
+            self._outcomes.append(outcome)
+            self._run.bus.emit(ItemDone(unit.key, outcome))
+
+    async def _item(self, unit: Unit, item: Item) -> Outcome:
+        """Try an item until it has arrived, reconciling before each new attempt."""
+        run = self._run
+        policy = run.options.policy
+        started = time.monotonic()
+        todo = [item]
+        attempt = 0
+        while True:
+            attempt += 1
+            moved = _Meter(run.bus, unit.key, item.key)
+            run.bus.emit(ItemStarted(unit.key, item, attempt))
+            try:
+                while todo:
+                    await self._once(unit, todo[0], moved)
+                    todo.pop(0)
+                return self._done(item, attempt, started)
+            except XnatctlError as error:
+                if isinstance(error, LocalFault):
+                    raise
+                if not is_retryable(error) or attempt >= policy.attempts:
+                    return _item_failed(item, error, attempt, started)
+                pause = policy.pause(attempt, error)
+                run.bus.emit(
+                    ItemRetried(unit.key, item.key, attempt, _words(error), pause, moved.total)
+                )
+                await run.sleep(pause)
+            todo = await self._reconcile(unit, todo, split=attempt >= SPLIT_AFTER)
+
+    async def _reconcile(self, unit: Unit, todo: list[Item], *, split: bool) -> list[Item]:
+        """What is still missing after a failed attempt: its answer may have been lost, not its
+        work.
+        """
+        async with self._run.limits.sink.slot():
+            inventory = await self._run.sink.inventory(unit)
+        return [rest for one in todo for rest in remaining(one, inventory, split=split)]
+
+    async def _once(self, unit: Unit, item: Item, moved: _Meter) -> None:
+        limits = self._run.limits
+        async with limits.source.slot(), limits.sink.slot():
+            await copy_item(self._run.source, self._run.sink, unit, item, moved)
+
+    def _done(self, item: Item, attempt: int, started: float) -> Outcome:
+        return Outcome(
+            key=item.key,
+            became="copied",
+            files=item.files,
+            bytes=item.bytes,
+            attempts=attempt,
+            seconds=time.monotonic() - started,
+        )
+
+    async def _import(self, unit: Unit, items: list[Item], stage: int) -> None:
+        """An import is all or nothing: after any failure it is undone and begun afresh."""
+        run = self._run
+        policy = run.options.policy
+        attempt = 0
+        while True:
+            attempt += 1
+            started = time.monotonic()
+            wasted = 0
+            try:
+                for item in items:
+                    moved = _Meter(run.bus, unit.key, item.key)
+                    run.bus.emit(ItemStarted(unit.key, item, attempt))
+                    try:
+                        await self._once(unit, item, moved)
+                    finally:
+                        wasted += moved.total
+                async with run.limits.sink.slot():
+                    await run.sink.seal(unit, stage)
+            except XnatctlError as error:
+                await self._abandon(unit)
+                stopping = run.stop.asked.is_set()
+                if not is_retryable(error) or attempt >= policy.attempts or stopping:
+                    raise
+                pause = policy.pause(attempt, error)
+                run.bus.emit(
+                    ItemRetried(unit.key, items[0].lane, attempt, _words(error), pause, wasted)
+                )
+                await run.sleep(pause)
+                continue
+            for item in items:
+                outcome = self._done(item, attempt, started)
+                self._outcomes.append(outcome)
+                run.bus.emit(ItemDone(unit.key, outcome))
+            return
+
+    async def _verify(self, unit: Unit, failed: bool) -> list[Mismatch]:
+        """The sink's fresh listing against the source's; failed items are not counted twice."""
+        run = self._run
+        async with run.limits.sink.slot():
+            inventory = await run.sink.inventory(unit)
+        lost = {one.key for one in self._outcomes if one.became == "failed"}
+        moved = {one.key for one in self._outcomes}
+        checked = [
+            item
+            for item in unit.items
+            if item.key not in lost and (item.verdict is Verdict.KEEP or item.key in moved)
+        ]
+        levels = {item.key: level(item, inventory) for item in checked if item.key in moved}
+        self._outcomes = [replace(one, verified=levels.get(one.key, "")) for one in self._outcomes]
+        return compare(checked, inventory)
+
+    async def _abandon(self, unit: Unit) -> None:
+        with anyio.move_on_after(20.0, shield=True):
+            try:
+                await self._run.sink.abandon(unit)
+            except XnatctlError as error:
+                self._run.bus.emit(Note(f"{unit.key}: {_words(error)}", level="warning"))
+
+    async def _record(self, unit: Unit, status: str) -> None:
+        run = self._run
+        became = {one.key: one for one in self._outcomes}
+        rows = []
+        for item in unit.items:
+            one = became.get(item.key)
+            if one is not None and one.became == "failed":
+                rows.append((item.key, item.digest, item.bytes, "failed", one.error))
+            elif item.verdict is Verdict.KEEP or one is not None:
+                rows.append((item.key, item.digest, item.bytes, "done", ""))
+        with anyio.CancelScope(shield=True):
+            await run.state.mark_items(run.pair, unit.key, rows)
+            await run.state.mark_unit(
+                run.pair, unit.key, run=run.id, status=status, fingerprint=unit.fingerprint
+            )
+
+    def _note_conflicts(self, unit: Unit) -> None:
+        for item in self._conflicts(unit):
+            self._outcomes.append(
+                Outcome(
+                    item.key,
+                    "failed",
+                    files=item.files,
+                    error=f"differs at the destination: {item.reason}",
+                    error_kind="conflict",
+                )
+            )
+
+    def _conflicts(self, unit: Unit) -> list[Item]:
+        return [item for item in unit.items if item.verdict is Verdict.CONFLICT]
+
+    def _outcome(
+        self, unit: Unit, became: Became, mismatches: list[Mismatch] | None = None
+    ) -> UnitOutcome:
+        kept = [item for item in unit.items if item.verdict is Verdict.KEEP]
+        copied = [one for one in self._outcomes if one.became == "copied"]
+        lost = [one for one in self._outcomes if one.became == "failed"]
+        error = ""
+        if mismatches:
+            error = f"{len(mismatches)} differ after the transfer: {mismatches[0].key}"
+        elif lost:
+            error = f"{len(lost)} failed: {lost[0].key}: {lost[0].error}"
+        return UnitOutcome(
+            key=unit.key,
+            kind=unit.kind,
+            label=unit.label,
+            became="failed" if self._conflicts(unit) else became,
+            outcomes=tuple(self._outcomes),
+            left=unit.left,
+            mismatches=tuple(mismatches or ()),
+            files=sum(one.files for one in copied),
+            bytes=sum(one.bytes for one in copied),
+            files_kept=sum(item.files for item in kept),
+            bytes_kept=sum(item.bytes for item in kept),
+            seconds=time.monotonic() - self._started,
+            notes=unit.notes,
+            error=error,
+            error_kind="mismatch" if mismatches else (lost[0].error_kind if lost else ""),
+        )
+
+
+class _Meter:
+    """Counts the bytes of one attempt and tells of them in steps, not chunk by chunk."""
+
+    STEP = 1024 * 1024
+
+    def __init__(self, bus: Bus, unit: str, key: str) -> None:
+        self.total = 0
+        self._told = 0
+        self._bus, self._unit, self._key = bus, unit, key
+
+    def __call__(self, count: int) -> None:
+        self.total += count
+        if self.total - self._told >= self.STEP:
+            self._bus.emit(BytesMoved(self._unit, self._key, self.total - self._told))
+            self._told = self.total
+
+
+def _item_failed(item: Item, error: XnatctlError, attempt: int, started: float) -> Outcome:
+    return Outcome(
+        key=item.key,
+        became="failed",
+        files=item.files,
+        attempts=attempt,
+        seconds=time.monotonic() - started,
+        error=_words(error),
+        error_kind=error.kind,
+    )
+
+
+def _failed(unit: Unit, error: BaseException) -> UnitOutcome:
+    return UnitOutcome(
+        key=unit.key,
+        kind=unit.kind,
+        label=unit.label,
+        became="failed",
+        error=_words(error),
+        error_kind=error.kind if isinstance(error, XnatctlError) else "internal-error",
+        hint=error.hint if isinstance(error, XnatctlError) else "",
+    )
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, XnatctlError):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _status(report: Report) -> str:
+    if report.interrupted:
+        return "interrupted"
+    return "done" if report.success else "failed"

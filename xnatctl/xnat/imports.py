@@ -1,0 +1,176 @@
+"""The import service, the prearchive and the archive service: one method is one request, no policy.
+
+The status of a failure depends on the handler that met it (400, 409, 423 or 500 for the same
+conflict), so what to make of one is read from its message (XNAT 1.8).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Mapping
+
+from xnatctl.errors import (
+    BadReply,
+    Busy,
+    Conflict,
+    NotFound,
+    Refused,
+    ServerFault,
+    XnatctlError,
+)
+from xnatctl.model import File, PrearchiveEntry
+from xnatctl.transport import Reply
+
+from . import paths
+from .client import Xnat
+from .parse import parse_entry, parse_files, parse_rows
+
+_ENTRY = re.compile(r"/prearchive/projects/([^/]+)/([^/]+)/([^/?\s]+)")
+
+_PASSING = re.compile(
+    r"(?i)session processing in progress|concurrent modification is discouraged"
+    r"|duplicate archive attempt|destination session in use"
+    r"|concurrent file sends of the same data|prearc destination is locked"
+)
+_TAKEN = re.compile(r"(?i)already exists|session already contains a scan|with the same resources")
+_TIMED_OUT = re.compile(r"(?i)did not complete within")
+
+# The archive service answers 500 for all of these; sending again cannot change the answer.
+_FINAL = re.compile(
+    r"(?i)invalid modification of session|unable to (?:deduce|identify)"
+    r"|did not include parsable files|multiple imaging sessions|unable to read (?:dicom|data)"
+)
+
+
+class StillArchiving(ServerFault):
+    """The answer was lost or timed out while the server may go on: look, never send again."""
+
+    retryable = False
+
+
+class Imports:
+    """Getting DICOM into a server, and from the prearchive into the archive."""
+
+    def __init__(self, xnat: Xnat) -> None:
+        self._xnat = xnat
+        self._transport = xnat.transport
+
+    async def import_zip(
+        self, chunks: AsyncIterator[bytes], *, params: Mapping[str, str]
+    ) -> list[str]:
+        """Send one DICOM zip and return the URIs of the answer; never replayed.
+
+        Entries are stored as they arrive: a body that ends early leaves what came before. A project
+        that is unknown or closed to us is ignored in silence, so the caller compares the URI with
+        what it asked for.
+        """
+        try:
+            reply = await self._transport.send(
+                "POST",
+                paths.IMPORT,
+                chunks,
+                params={"import-handler": "DICOM-zip", "inbody": "true", **params},
+                content_type="application/zip",
+                slow=True,
+            )
+        except XnatctlError as error:
+            raise classify(error) from error
+        return uris(reply)
+
+    async def list_entries(self, project: str) -> list[PrearchiveEntry]:
+        rows = await self._xnat.rows(paths.prearchive(project))
+        return [parse_entry(row) for row in rows]
+
+    async def find_entry(self, entry: PrearchiveEntry) -> PrearchiveEntry | None:
+        """The entry as it is now; None when it is gone (archived or deleted)."""
+        path = paths.prearchive_entry(entry)
+        try:
+            reply = await self._transport.request(
+                "GET", path, params={"format": "json"}, expect="json"
+            )
+        except NotFound:
+            return None
+        rows = parse_rows(reply.body, path)
+        return parse_entry(rows[0]) if rows else None
+
+    async def list_entry_scans(self, entry: PrearchiveEntry) -> list[str]:
+        rows = await self._xnat.rows(paths.prearchive_entry(entry) + "/scans")
+        return [row.get("ID", "") for row in rows]
+
+    async def list_entry_files(self, entry: PrearchiveEntry, scan: str) -> list[File]:
+        """The DICOM files of one scan in the prearchive. No digests there."""
+        path = f"{paths.prearchive_entry(entry)}/scans/{paths.segment(scan)}/resources/DICOM/files"
+        reply = await self._transport.request("GET", path, params={"format": "json"}, expect="json")
+        return parse_files(reply.body, path)
+
+    async def build(self, entry: PrearchiveEntry) -> None:
+        """Write the session document of the entry: afterwards it is READY."""
+        await self._transport.request(
+            "POST", paths.prearchive_entry(entry), params={"action": "build"}, slow=True
+        )
+
+    async def delete(self, entry: PrearchiveEntry) -> None:
+        """Delete the entry with its files. Gone already is deleted."""
+        try:
+            await self._transport.request("DELETE", paths.prearchive_entry(entry), slow=True)
+        except NotFound:
+            return
+
+    async def archive(
+        self, entry: PrearchiveEntry, *, project: str, subject: str, session: str
+    ) -> str:
+        """Archive one entry and return the URI of the session; never replayed.
+
+        Raises Conflict where the session exists, StillArchiving where only polling can tell.
+        """
+        params = {
+            "src": paths.prearchive_src(entry),
+            "project": project,
+            "subject": subject,
+            "session": session,
+            "auto-archive": "false",
+            "triggerPipelines": "false",
+        }
+        try:
+            reply = await self._transport.request(
+                "POST", paths.ARCHIVE, params=params, replay=False, slow=True, allow=(301, 303)
+            )
+        except XnatctlError as error:
+            raise classify(error, archiving=True) from error
+        if reply.status == 303:
+            return reply.headers.get("Location", "")
+        return next(iter(uris(reply)), "")
+
+
+def uris(reply: Reply) -> list[str]:
+    """The lines of a `text/uri-list`, which end in CRLF; an empty body is an empty list."""
+    return [line.strip() for line in reply.text.splitlines() if line.strip()]
+
+
+def entry_of(uri: str) -> PrearchiveEntry:
+    """The prearchive entry that an import answered with."""
+    found = _ENTRY.search(uri)
+    if not found:
+        raise BadReply(f"the import answered {uri!r}, which is no prearchive entry")
+    project, timestamp, folder = found.groups()
+    return PrearchiveEntry(project, timestamp, folder, folder, "RECEIVING", url=uri)
+
+
+def classify(error: XnatctlError, *, archiving: bool = False) -> XnatctlError:
+    """What a failed import or archive request means, by its message rather than its status."""
+    text = f"{error.message} {error.why}"
+    if error.status is None or error.status in (401, 403, 404):
+        if archiving and error.retryable and getattr(error, "sent", False):
+            return StillArchiving(error.message, why=error.why)
+        return error
+    if _PASSING.search(text):
+        return Busy(error.message, why=error.why, status=error.status)
+    if _TAKEN.search(text):
+        return Conflict(error.message, why=error.why, status=error.status)
+    if _FINAL.search(text):
+        return Refused(error.message, why=error.why, status=error.status)
+    if archiving and (error.status in (502, 504) or _TIMED_OUT.search(text)):
+        return StillArchiving(error.message, why=error.why, status=error.status)
+    if archiving and error.status == 500:
+        return Refused(error.message, why=error.why, status=error.status)
+    return error
