@@ -31,11 +31,15 @@ FORMATS: tuple[Format, ...] = ("table", "json", "jsonl", "yaml", "csv", "tsv")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a list: the key of its field and the words above it."""
+    """A column of a list: the key of its field and the words above it.
+
+    `show` turns a value into the text of a table; other formats have the value itself.
+    """
 
     key: str
     title: str = ""
     right: bool = False
+    show: Callable[[Any], str] = render.cell
 
     @property
     def words(self) -> str:
@@ -77,6 +81,13 @@ class Console:
         self.headers = headers
         self.color = color
         self._deaf: set[int] = set()
+        # Set while a bar is drawn on stderr: words have to go above it.
+        self.above: Callable[[str], None] | None = None
+
+    @property
+    def is_machine(self) -> bool:
+        """Whether a format for programs was asked for by name."""
+        return not self.is_plain and self.format in ("json", "jsonl", "yaml")
 
     # -- what the streams can do ------------------------------------------------------------------
 
@@ -179,7 +190,7 @@ class Console:
 
     def table(self, rows: Sequence[Row], columns: Sequence[Column], *, title: str = "") -> None:
         """A table for people: drawn by rich on a terminal, aligned plain text in a pipe."""
-        cells = [[render.cell(row.get(column.key)) for column in columns] for row in rows]
+        cells = [[column.show(row.get(column.key)) for column in columns] for row in rows]
         if not _is_terminal(self.out):
             heading = f"{title}\n" if title else ""
             table = [[column.words.upper() for column in columns], *cells]
@@ -234,9 +245,15 @@ class Console:
     def warn(self, text: str) -> None:
         self._labelled("warning:", "33", text)
 
+    def fail(self, text: str, *, hint: str = "") -> None:
+        """One thing of many that failed; shown with `-q` too."""
+        self._labelled("failed:", "31", text)
+        if hint:
+            self._labelled("   fix:", "2", hint)
+
     def error(self, problem: Problem) -> None:
         """Three lines, or with a JSON format one JSON object, on stderr."""
-        if self.format in ("json", "jsonl") and not self.is_plain:
+        if self.is_machine and self.format != "yaml":
             record = {
                 "error": problem.kind,
                 "code": problem.code,
@@ -269,7 +286,7 @@ class Console:
     # -- questions --------------------------------------------------------------------------------
 
     def confirm(self, question: str, *, flag: str = "--yes") -> None:
-        """Go on only if the answer is yes. Raises Declined, or UsageError where nobody can answer."""
+        """Go on only after a yes. Raises Declined, or UsageError where nobody can answer."""
         if not sys.stdin or not _is_terminal(sys.stdin):
             raise UsageError(
                 f"this needs a confirmation: {question}",
@@ -313,6 +330,9 @@ class Console:
 
     def _write(self, stream: TextIO, text: str) -> None:
         if not text or id(stream) in self._deaf:
+            return
+        if stream is self.err and self.above is not None:
+            self.above(text)
             return
         try:
             try:

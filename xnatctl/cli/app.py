@@ -1,0 +1,263 @@
+"""What every command is given: the options that hold everywhere, the configuration, the console,
+and the one place that opens connections.
+
+Everything is made when it is first asked for, so a command pays only for what it uses. Heavy
+imports stand inside the functions that need them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+from xnatctl.errors import AuthError, UsageError, XnatctlError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import anyio
+
+    from xnatctl.config import Config, Overrides, Role, Server
+    from xnatctl.credentials import LoginCache
+    from xnatctl.engine.events import Bus
+    from xnatctl.ui.console import Console, Format
+    from xnatctl.xnat.client import Xnat
+
+log = logging.getLogger("xnatctl.cli")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The global options as they were typed; None or empty where they were not."""
+
+    profile: str | None = None
+    output: str | None = None
+    quiet: bool = False
+    verbose: int = 0
+    debug: bool = False
+    color: str = "auto"
+    no_headers: bool = False
+    log_file: str | None = None
+    progress: str = "auto"
+    events: str | None = None
+
+
+class App:
+    """One invocation of the program."""
+
+    # Seconds between the first signal and cancelling what is in flight, and what closing may take.
+    grace_s = 30.0
+    closing_s = 5.0
+
+    def __init__(
+        self, argv: tuple[str, ...] = (), environ: Mapping[str, str] | None = None
+    ) -> None:
+        self.argv = argv
+        self.environ: Mapping[str, str] = os.environ if environ is None else environ
+        self.settings = Settings(debug=bool(self.environ.get("XNATCTL_DEBUG")))
+        self.stopping: anyio.Event | None = None
+        self.ask_to_stop: Callable[[str, int], None] | None = None
+        self.secrets: set[str] = set()
+
+    def note_option(self, name: str, value: Any) -> None:
+        """A global option was typed. Called by the parser."""
+        if name == "no_color":
+            name, value = "color", "never"
+        self.settings = replace(self.settings, **{name: value})
+        self.__dict__.pop("console", None)
+
+    # -- configuration and the terminal -----------------------------------------------------------
+
+    @cached_property
+    def console(self) -> Console:
+        from xnatctl.ui.console import Console
+
+        settings = self.settings
+        return Console(
+            environ=self.environ,
+            output=cast("Format | None", settings.output),
+            quiet=settings.quiet,
+            headers=not settings.no_headers,
+            color=settings.color,
+        )
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration; its warnings are said once. Raises ConfigError."""
+        from xnatctl import config
+
+        loaded = config.load(environ=self.environ)
+        for warning in loaded.warnings:
+            self.console.warn(warning)
+        if loaded.output_format and self.settings.output is None:
+            self._adopt_format(loaded.output_format)
+        return loaded
+
+    def _adopt_format(self, name: str) -> None:
+        from xnatctl.ui.console import FORMATS
+
+        if name not in FORMATS:
+            self.console.warn(
+                f"{self.config_path}: output_format {name!r} is none of {', '.join(FORMATS)}"
+            )
+            return
+        self.note_option("output", name)
+
+    @property
+    def config_path(self) -> Path:
+        from xnatctl import config
+
+        return config.directory(self.environ) / "config.yaml"
+
+    @cached_property
+    def logins(self) -> LoginCache:
+        from xnatctl.config import directory
+        from xnatctl.credentials import LoginCache
+
+        return LoginCache(directory(self.environ) / ".session")
+
+    # -- servers ----------------------------------------------------------------------------------
+
+    def server(
+        self,
+        profile: str | None = None,
+        *,
+        role: Role = "source",
+        flags: Overrides | None = None,
+    ) -> Server:
+        """The server that a command means; `-p` names the source unless `profile` does."""
+        from xnatctl.config import Overrides
+
+        if role == "source":
+            profile = profile or self.settings.profile
+        return self.config.resolve(profile, role=role, flags=flags or Overrides())
+
+    def project(self, given: str | None) -> str:
+        """The project of `-P`, else the profile's default. Raises UsageError when there is none."""
+        if found := given or self.server().default_project:
+            return found
+        raise UsageError(
+            "no project was named",
+            why="neither -P nor the profile's default_project says which",
+            hint="add -P PROJECT",
+        )
+
+    async def signed_in(self, server: Server) -> Server:
+        """The server with whatever login is known: a token, a cached one, a password.
+
+        A password that was named for this command is tried, not passed over for a cached login.
+        Raises AuthError when nothing is known.
+        """
+        from anyio import to_thread
+
+        from xnatctl.credentials import complete
+
+        if server.token is None and server.password is None:
+            cached = self.logins.find(server.url, server.username)
+            if cached is not None:
+                origin = {**server.origin, "token": "session cache"}
+                server = replace(
+                    server, token=cached.token, username=cached.username, origin=origin
+                )
+        server = await to_thread.run_sync(complete, server, self.environ, abandon_on_cancel=True)
+        self.secrets |= {one for one in (server.password, server.token) if one}
+        if server.token or (server.username and server.password is not None):
+            return server
+        missing = "password" if server.username else "user name"
+        kind = "" if server.role == "source" else "DEST_"
+        raise AuthError(
+            f"no login for {server.name} ({server.url})",
+            why=f"no {missing} is known for it",
+            hint=f"xnatctl auth login -p {server.name}, or set XNAT_{kind}USER and XNAT_{kind}PASS",
+        )
+
+    @asynccontextmanager
+    async def xnat(self, server: Server | None = None) -> AsyncIterator[Xnat]:
+        """A connection to a server (the current one if None), with a login, until the end of the
+        block. A login that is not kept for the next command is ended there.
+        """
+        import anyio
+
+        from xnatctl.transport import Credentials, Timeouts, Transport
+        from xnatctl.xnat.client import Xnat
+
+        server = await self.signed_in(server or self.server())
+        if not server.verify_ssl:
+            self.console.warn(f"the certificate of {server.url} is not checked")
+        timeouts = Timeouts() if server.timeout is None else Timeouts(stall=server.timeout)
+        is_kept = server.origin.get("token") != "flag" and not self._is_named(server, "password")
+        last = server.token if server.origin.get("token") == "session cache" else None
+
+        def learn(token: str) -> None:
+            nonlocal last
+            last = token
+            self.secrets.add(token)
+
+        transport = Transport(
+            server.url,
+            Credentials(server.username or "", server.password or "", server.token or ""),
+            name=server.name,
+            verify_ssl=server.verify_ssl,
+            ca_bundle=server.ca_bundle or "",
+            timeouts=timeouts,
+            on_token=learn,
+        )
+        async with transport:
+            try:
+                yield Xnat(transport)
+            finally:
+                with anyio.move_on_after(self.closing_s, shield=True):
+                    if last and is_kept and server.username:
+                        self.remember(server.url, server.username, last)
+                    elif last:
+                        await _quietly(transport.logout)
+                # aiohttp closes its connections in one turn of the loop, also when cancelled.
+                with anyio.CancelScope(shield=True):
+                    await transport.__aexit__(None, None, None)
+
+    def remember(self, url: str, username: str, token: str) -> None:
+        """Keep a login for the next command; a folder that cannot be written costs only that."""
+        try:
+            self.logins.keep(url=url, username=username, token=token)
+        except XnatctlError as error:
+            log.info("the login was not kept: %s", error)
+
+    @staticmethod
+    def _is_named(server: Server, what: str) -> bool:
+        place = server.origin.get(what, "")
+        return place == "flag" or place.startswith("XNAT_")
+
+    # -- runs -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def graceful(self, ask: Callable[[str, int], None]) -> Iterator[None]:
+        """While inside, the first Ctrl-C or SIGTERM does not cancel but calls `ask(why, exit code)`:
+        stop new work. What is still going on when the grace and the time for closing are over is
+        cancelled.
+        """
+        self.ask_to_stop = ask
+        try:
+            yield
+        finally:
+            self.ask_to_stop = None
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[Bus]:
+        """The bus of a run with its observers: progress, `--events`, `-o jsonl`."""
+        from xnatctl.cli.watch import watching
+
+        async with watching(self) as bus:
+            yield bus
+
+
+async def _quietly(call: Callable[[], Any]) -> None:
+    """Do something whose failure changes nothing for the user, such as a log-out."""
+    try:
+        await call()
+    except XnatctlError as error:
+        log.info("%s", error)

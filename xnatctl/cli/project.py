@@ -1,0 +1,164 @@
+"""`xnatctl project`: list, show, create. The transfer commands live in `transfer`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import asyncclick as click
+
+from xnatctl.errors import Conflict
+
+from .group import Group, option
+from .options import list_options
+
+if TYPE_CHECKING:
+    from xnatctl.cli.app import App
+    from xnatctl.ui.shape import Shape
+
+project = Group("project", help="Projects: list, show, create and transfer them.")
+
+
+@project.command("list")
+@list_options
+async def list_(app: App, *, shape: Shape) -> None:
+    """List the projects that you may read.
+
+    \b
+    Examples:
+      xnatctl project list
+      xnatctl project list --filter 'name:Study*' --sort-by name
+      xnatctl project list -q
+    """
+    await run_list(app, shape)
+
+
+async def run_list(app: App, shape: Shape) -> None:
+    from xnatctl.ui.console import Column
+
+    async with app.xnat() as xnat:
+        found = await xnat.list_projects()
+    rows = [
+        {"id": one.id, "name": one.name, "pi": one.pi, "description": one.description}
+        for one in found
+    ]
+    columns = [Column("id", "ID"), Column("name"), Column("pi", "PI"), Column("description")]
+    app.console.rows(rows, columns, shape=shape)
+
+
+@project.command("show")
+@click.argument("project_id", metavar="PROJECT")
+async def show(app: App, *, project_id: str) -> None:
+    """Show one project: its names, access and how much it holds.
+
+    \b
+    Examples:
+      xnatctl project show STUDY
+      xnatctl project show STUDY -o json
+    """
+    await run_show(app, project_id)
+
+
+async def run_show(app: App, project_id: str) -> None:
+    from xnatctl.xnat import paths
+
+    async with app.xnat() as xnat:
+        item = await xnat.get_project(project_id)
+        fields = item.get("data_fields", {})
+        own = str(fields.get("ID", project_id))
+        access = await xnat.transport.request(
+            "GET", f"{paths.project(own)}/accessibility", expect="text"
+        )
+        subjects = await xnat.list_subjects(own)
+        sessions = [one for one in await xnat.list_experiments(own) if one.is_imaging]
+    record = {
+        "id": own,
+        "name": fields.get("name", ""),
+        "secondary_id": fields.get("secondary_ID", ""),
+        "pi": _investigator(item),
+        "description": fields.get("description", ""),
+        "accessibility": access.text.strip(),
+        "subjects": len(subjects),
+        "sessions": len(sessions),
+    }
+    app.console.record(record, titles={"id": "ID", "pi": "PI", "secondary_id": "Secondary ID"})
+
+
+@project.command("create")
+@click.argument("project_id", metavar="PROJECT")
+@option("--name", help="Full name.  [default: the ID]")
+@option("--description", help="What the project is about.")
+@option("--pi", metavar="NAME", help="Last name of the principal investigator.")
+@option(
+    "--accessibility",
+    type=click.Choice(["public", "protected", "private"]),
+    default="private",
+    show_default=True,
+    help="Who may read it.",
+)
+@option("--exist-ok", is_flag=True, help="Succeed when the project exists already.")
+async def create(
+    app: App,
+    *,
+    project_id: str,
+    name: str | None,
+    description: str | None,
+    pi: str | None,
+    accessibility: str,
+    exist_ok: bool,
+) -> None:
+    """Create a project; you become its owner.
+
+    \b
+    Examples:
+      xnatctl project create STUDY --name 'Ageing study' --pi Smith
+      xnatctl project create STUDY --exist-ok
+    """
+    options = Create(project_id, name, description, pi, accessibility, exist_ok)
+    await run_create(app, options)
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    project: str
+    name: str | None = None
+    description: str | None = None
+    pi: str | None = None
+    accessibility: str = "private"
+    exist_ok: bool = False
+
+
+async def run_create(app: App, options: Create) -> None:
+    """Looks for the project first: a PUT of an existing one changes it and answers 200 (XNAT 1.8)."""
+    async with app.xnat() as xnat:
+        known = await xnat.find_project(options.project)
+        if known is not None and not options.exist_ok:
+            raise Conflict(
+                f"project {options.project} exists already at {xnat.name}",
+                hint="add --exist-ok if that is what you want",
+            )
+        if known is None:
+            await xnat.create_project(
+                options.project,
+                name=options.name or "",
+                description=options.description or "",
+                pi_lastname=options.pi or "",
+                accessibility=options.accessibility,
+            )
+    words = "Project created" if known is None else "Project exists"
+    app.console.say(f"{words}: {options.project}")
+    if app.console.is_machine:
+        app.console.document(
+            {"success": True, "project": options.project, "created": known is None}
+        )
+
+
+def _investigator(item: Mapping[str, Any]) -> str:
+    """The PI's name out of the item's children; empty where the project has none."""
+    for child in item.get("children", []):
+        if child.get("field") == "PI" and child.get("items"):
+            fields = child["items"][0].get("data_fields", {})
+            names = (fields.get("firstname"), fields.get("lastname"))
+            return " ".join(str(name) for name in names if name)
+    return ""

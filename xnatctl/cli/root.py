@@ -1,0 +1,66 @@
+"""The table of commands: name, where it is, and its line in the help. Imports none of them."""
+
+from __future__ import annotations
+
+import asyncclick as click
+
+from .group import Group, Lazy
+
+TRANSFER, INSPECT, SERVER, SETUP = "Transfer", "Browse", "Server", "Set up"
+
+EPILOG = """
+\b
+Exit codes:
+  0  done                          5  not found
+  1  failed, or some items failed  6  no permission
+  2  wrong usage or configuration  7  declined at a prompt
+  3  authentication                8  verification mismatch
+  4  network, gave up              9  conflict, or locked by another run
+  130, 143  ended by Ctrl-C or SIGTERM
+
+\b
+Examples:
+  xnatctl config init --url https://xnat.example.org
+  xnatctl session list -P STUDY -o json
+  xnatctl project transfer -p prod -P STUDY --dest-profile dev --dest-project STUDY
+"""
+
+_AT = "xnatctl.cli"
+COMMANDS = {
+    "project": Lazy(f"{_AT}.project:project", "Projects: list, create, transfer.", TRANSFER),
+    "session": Lazy(f"{_AT}.session:session", "Imaging sessions: list, show, download.", TRANSFER),
+    "resource": Lazy(f"{_AT}.resource:resource", "Folders of files: list, download.", TRANSFER),
+    "subject": Lazy(f"{_AT}.subject:subject", "Subjects of a project.", INSPECT),
+    "scan": Lazy(f"{_AT}.scan:scan", "Scans of a session.", INSPECT),
+    "whoami": Lazy(f"{_AT}.auth:whoami", "Show who you are at the server.", SERVER),
+    "health": Lazy(f"{_AT}.auth:health", "Check that the server answers.", SERVER),
+    "auth": Lazy(f"{_AT}.auth:auth", "Log in and out.", SETUP),
+    "config": Lazy(f"{_AT}.config:config", "Profiles: named servers.", SETUP),
+    "sandbox": Lazy(f"{_AT}.sandbox:sandbox", "A practice server on this machine.", SETUP),
+}
+
+
+def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        from xnatctl._version import __version__
+
+        click.echo(f"xnatctl {__version__}")
+        raise click.exceptions.Exit(0)
+
+
+root = Group(
+    "xnatctl",
+    lazy=COMMANDS,
+    help="Move imaging data between XNAT servers, disks and scripts: verified and resumable.",
+    epilog=EPILOG,
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_version,
+            help="Show the version and exit.",
+        )
+    ],
+)
