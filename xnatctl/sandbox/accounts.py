@@ -84,7 +84,10 @@ class Accounts:
             "SELECT login, admin, id, firstname, lastname, email, enabled FROM users WHERE login=?",
             login,
         )
-        return User(row[0], bool(row[1]), *row[2:6], bool(row[6])) if row else None
+        if row is None:
+            return None
+        name, admin, number, first, last, email, enabled = row
+        return User(name, bool(admin), number, first, last, email, bool(enabled))
 
     def users(self) -> list[User]:
         """Every user."""
@@ -129,7 +132,7 @@ class Accounts:
         return max(ROLES.get(self.role(project, user.login), NOTHING), public)
 
     def item_rights(self, user: User, item: Item) -> int:
-        """Rights on an item: its primary project's, or reading through a project it is shared to."""
+        """Rights on an item: its primary project's, or reading through a share."""
         owner = self.store.item(item.project)
         rights = self.rights(user, owner)
         if rights == NOTHING:

@@ -57,7 +57,7 @@ class Hasher:
         self.crc = 0
         self.size = 0
 
-    def feed(self, data: bytes | memoryview) -> None:
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
         self._md5.update(data)
         self.crc = zlib.crc32(data, self.crc)
         self.size += len(data)
@@ -128,7 +128,7 @@ def safe_path(path: str) -> str:
     return "/".join(safe_segment(part) for part in path.split("/"))
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | bytearray) -> None:
     """Write a file whole, making its folders; an older one is replaced at once."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)

@@ -71,10 +71,11 @@ def parse(text: bytes | str) -> ET.Element:
 
 def write(root: ET.Element, *, declaration: bool = False) -> str:
     """The text of an element; prefixes used only inside xsi:type values are declared too."""
-    tags = {element.tag.partition("}")[0][1:] for element in root.iter() if "}" in element.tag}
+    elements = [element for element in root.iter() if isinstance(element.tag, str)]
+    tags = {element.tag.partition("}")[0][1:] for element in elements}
     uris = {prefix: uri for uri, prefix in _known.items()}
     added = []
-    for prefix in {e.get(XSI_TYPE, "").partition(":")[0] for e in root.iter()} - {""}:
+    for prefix in {e.get(XSI_TYPE, "").partition(":")[0] for e in elements} - {""}:
         if prefix in uris and uris[prefix] not in tags:
             root.set(f"xmlns:{prefix}", uris[prefix])
             added.append(f"xmlns:{prefix}")

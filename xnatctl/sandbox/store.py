@@ -338,7 +338,43 @@ class Store:
                 stamp, author, fields,
             ),
         )  # fmt: skip
-        return self.item(int(cursor.lastrowid or 0))
+        item = self.item(int(cursor.lastrowid or 0))
+        self._store_entries(item, element, replace=False)
+        return item
+
+    def _store_entries(self, item: Item, element: ET.Element, *, replace: bool) -> None:
+        """Make or change the resources that a document's catalog entries name.
+
+        With `replace`, resources without an entry are dropped (their files stay on disk).
+        """
+        entries: list[tuple[str, ET.Element]] = []
+        if item.kind == "scan":
+            entries = [("", e) for e in element if documents.local(e.tag) == "file"]
+        elif item.kind in ("assessor", "reconstruction"):
+            for bucket in ("in", "out"):
+                entries += [(bucket, e) for e in documents.child(element, bucket) or ()]
+        else:
+            entries = [("", e) for e in documents.child(element, "resources") or ()]
+        mine = {(r.bucket, r.label): r for r in reversed(self.resources(item))}
+        kept = set()
+        for bucket, entry in entries:
+            label = entry.get("label", "")
+            tags = ",".join(e.text or "" for e in entry.iter() if documents.local(e.tag) == "tag")
+            columns = {
+                name: value
+                for name in ("format", "content", "description")
+                if (value := entry.get(name)) is not None
+            } | ({"tags": tags} if tags else {})
+            found = mine.get((bucket, label))
+            if found is None:
+                found = self.create_resource(item, label, bucket=bucket, **columns)
+            else:
+                self.update_resource(found, **columns)
+            kept.add(found.id)
+        if replace:
+            for resource in mine.values():
+                if resource.id not in kept:
+                    self.delete_resource(resource, remove_files=False)
 
     def _folder_for(
         self, kind: str, label: str, parent: Item | None, project: Item | None = None
@@ -408,7 +444,7 @@ class Store:
         base = sub if replace else found.element()
         if not replace:
             documents.merge(base, sub)
-        self.update(found, element=base)
+        self.update(found, element=base, replace=replace)
         return found.id
 
     # ---- finding -------------------------------------------------------------------------
@@ -501,10 +537,19 @@ class Store:
     # ---- changing ------------------------------------------------------------------------
 
     def update(
-        self, item: Item, *, element: ET.Element | None = None, status: str | None = None
+        self,
+        item: Item,
+        *,
+        element: ET.Element | None = None,
+        status: str | None = None,
+        replace: bool = False,
     ) -> Item:
-        """Store a new own document and/or status."""
+        """Store a new own document and/or status; catalog entries in it change resources.
+
+        With `replace`, resources that the document does not name are dropped.
+        """
         if element is not None:
+            self._store_entries(item, element, replace=replace)
             doc, fields = self._split(item.kind, element)
             xsi = KIND_TYPES.get(item.kind) or documents.xsi_of(element)
             self.db.execute(

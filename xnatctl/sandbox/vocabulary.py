@@ -196,3 +196,35 @@ def session_type_for(modalities: set[str]) -> str:
             return f"xnat:{MODALITIES[modality]}SessionData"
     known = sorted(m for m in modalities if m in MODALITIES)
     return f"xnat:{MODALITIES[known[0]] if known else 'otherDicom'}SessionData"
+
+
+_COMMON = "ID label project URI insert_date insert_user last_modified xsiType"
+COLUMNS = {
+    "project": set(
+        _words(
+            _COMMON + " secondary_ID name description keywords alias pi_firstname pi_lastname note"
+        )
+    ),
+    "subject": set(
+        _words(_COMMON + " group src handedness pi_firstname pi_lastname") + _DEMOGRAPHICS
+    ),
+    "experiment": set(
+        _words(
+            _COMMON + " date time note visit_id visit protocol pi_firstname pi_lastname "
+            "validation_method validation_status validation_date validation_notes scanner operator "
+            "dcmAccessionNumber dcmPatientId dcmPatientName session_type modality UID "
+            "studyInstanceUID coil fieldStrength marker stabilization studyType patientID "
+            "patientName scan_start_time injection_start_time subject_ID subject_label "
+            "subject_project session_ID session_label acquisition_site"
+        )
+    ),
+    "scan": set(
+        _words(
+            _COMMON + " type UID note quality condition series_description documentation scanner "
+            "modality frames scanTime coil fieldStrength validation_method validation_status "
+            "validation_date validation_notes xnat_imagescandata_id startTime"
+        )
+    ),
+    "reconstruction": set(_words(_COMMON + " type baseScanType xnat_reconstructedimagedata_id")),
+}
+COLUMNS["assessor"] = COLUMNS["experiment"]

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, unquote
 from xml.sax.saxutils import escape as xml_escape
 
 import msgspec
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
 from . import documents
 from .settings import Settings
@@ -169,11 +169,13 @@ class Call:
         reader = await self.request.multipart()
         found = None
         async for part in reader:
-            if getattr(part, "filename", None) and str(part.filename).endswith(".xml"):
-                found = bytes(await part.read())  # type: ignore[union-attr, arg-type]
+            if not isinstance(part, BodyPartReader):
+                continue
+            if (part.filename or "").endswith(".xml"):
+                found = bytes(await part.read())
             else:
-                text = (await part.read()).decode("utf-8", "replace")  # type: ignore[union-attr]
-                self.params.append((str(part.name), text))  # type: ignore[union-attr]
+                value = bytes(await part.read()).decode("utf-8", "replace")
+                self.params.append((part.name or "", value))
         return found
 
 

@@ -1,0 +1,445 @@
+"""Resources and files of any level: listing, downloading, deleting. Uploads are in `uploads.py`.
+
+A path selects items (`scans/3,5`, `scans/ALL`, a scan type), resources (labels or numeric ids) and
+perhaps a file. What is selected is a list of `Held`: a resource with the item it hangs on.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from xml.sax.saxutils import quoteattr
+
+from aiohttp import web
+
+from . import archive, uploads
+from .accounts import DELETE, EDIT, READ
+from .bodies import Generated
+from .routing import Place
+from .sending import Body, send_archive, send_file
+from .store import File, Item, Resource
+from .web import Call, Refusal, empty, table, text
+
+_RESOURCE_COLUMNS = (
+    "xnat_abstractresource_id", "label", "element_name", "category", "cat_id", "cat_desc",
+    "file_count", "file_size", "tags", "content", "format",
+)  # fmt: skip
+_FILE_COLUMNS = (
+    "Name", "Size", "URI", "collection", "file_tags", "file_format", "file_content", "cat_ID",
+    "digest",
+)  # fmt: skip
+_CATEGORY = {"scan": "scans", "assessor": "assessors", "reconstruction": "reconstructions"}
+_ARCHIVES = ("zip", "tar", "tar.gz")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A resource and the item it hangs on."""
+
+    item: Item
+    resource: Resource
+
+
+async def handle(call: Call, place: Place) -> web.StreamResponse:
+    """Answer a request for `resources`, `resources/R` or `files`."""
+    if place.rest and call.method != "GET":
+        raise Refusal(400, f"Illegal file path: {'/'.join(place.rest)}")
+    if place.node == "resources":
+        if call.method == "POST":
+            await call.form()
+            return create_resource(call, place, call.param("label"))
+        return list_resources(call, place)
+    if place.node == "resource":
+        if call.method == "PUT":
+            return create_resource(call, place, place.ids["resource"])
+        if call.method == "DELETE":
+            return delete_resource(call, place)
+        return catalog(call, place)
+    if call.method in ("PUT", "POST"):
+        return await uploads.upload(call, place, target(call, place))
+    if call.method == "DELETE":
+        return delete_file(call, place)
+    return await get_files(call, place)
+
+
+# ---- what is selected ----------------------------------------------------------------------
+
+
+def target(call: Call, place: Place) -> Item:
+    """The one item that something is written to."""
+    if "," in place.ids.get("scan", "") and "project" not in place.ids:
+        raise Refusal(404, "Unable to find the specified scan")
+    return archive.locate(call, place)
+
+
+def _unslash(token: str) -> str:
+    return token.replace("[SLASH]", "/").replace("[COMMA]", ",")
+
+
+def _wanted(call: Call, session: Item, kind: str, selector: str) -> list[Item]:
+    """Scans, assessors or reconstructions by selector: ALL, *, NULL, a list of IDs or types."""
+    items = call.store.children(session, kind)
+    if selector in ("ALL", "*"):
+        return items
+    tokens = [_unslash(token) for token in selector.split(",")]
+
+    def matches(item: Item) -> bool:
+        names = {item.code, item.label}
+        if kind == "scan":
+            kept = call.store.fields(item).get("type", "")
+            names.add(kept or "NULL")
+        else:
+            names.add(item.xsi)
+        return bool(names & set(tokens)) or bool({item.code, item.label} & {selector})
+
+    return [item for item in items if matches(item)]
+
+
+def select_items(call: Call, place: Place) -> list[Item]:
+    """The items that a path selects; 404 where there are none."""
+    for kind in ("scan", "assessor", "reconstruction"):
+        if kind in place.ids:
+            ids = {k: v for k, v in place.ids.items() if k not in (kind, "bucket", "resource")}
+            session = archive.locate(call, Place(f"{kind}s", ids))
+            found = _wanted(call, session, kind, place.ids[kind])
+            if not found:
+                raise Refusal(404, f"Unable to find the specified {kind}")
+            return found
+    return [archive.locate(call, place)]
+
+
+def held(call: Call, place: Place) -> list[Held]:
+    """Every resource that a path selects, before labels are looked at.
+
+    `all=true` on a session adds the resources of its scans, reconstructions and assessors.
+    """
+    items = select_items(call, place)
+    bucket = place.ids.get("bucket")
+    if place.deepest == "experiment" and call.flag("all"):
+        session = items[0]
+        for kind in ("scan", "reconstruction", "assessor"):
+            items += call.store.children(session, kind)
+    out = []
+    for item in items:
+        own = bucket or ("out" if item.kind in ("assessor", "reconstruction") else "")
+        out += [Held(item, resource) for resource in call.store.resources(item, own)]
+    return out
+
+
+def selected(call: Call, place: Place) -> list[Held]:
+    """The resources of a path with their labels or numeric ids applied."""
+    everything = held(call, place)
+    if "resource" not in place.ids:
+        return everything
+    wanted = place.ids["resource"]
+    tokens = {wanted, *wanted.split(",")}
+    found = [
+        one
+        for one in everything
+        if str(one.resource.id) in tokens
+        or (one.resource.label in tokens and not one.resource.label.isdigit())
+    ]
+    if not found and wanted.isdigit():
+        _refuse_foreign_number(call, int(wanted))
+    return found
+
+
+def _refuse_foreign_number(call: Call, number: int) -> None:
+    try:
+        other = call.store.resource(number)
+    except KeyError:
+        raise Refusal(404, f"Unable to find resource {number}") from None
+    if call.accounts.item_rights(call.user, call.store.item(other.item)) < READ:
+        raise Refusal(403, "Specified user account has insufficient privileges for this resource")
+
+
+# ---- resources -----------------------------------------------------------------------------
+
+
+def list_resources(call: Call, place: Place) -> web.Response:
+    """The table of resources."""
+    rows = []
+    for one in held(call, place):
+        item, resource = one.item, one.resource
+        count, size = resource.file_count, resource.file_size
+        if call.flag("file_stats") or call.flag("cache_file_stats"):
+            count, size = call.store.row(
+                "SELECT count(*), coalesce(sum(size),0) FROM files WHERE resource=?", resource.id
+            )
+            if call.flag("cache_file_stats"):
+                call.store.refresh_stats(resource)
+        scan = item.kind == "scan"
+        rows.append(
+            {
+                "xnat_abstractresource_id": resource.id, "label": resource.label,
+                "element_name": "xnat:resourceCatalog",
+                "category": _CATEGORY.get(item.kind, "resources"),
+                "cat_id": item.code if item.kind in _CATEGORY else "",
+                "cat_desc": call.store.fields(item).get("type", "") if scan else (
+                    item.label if item.kind in _CATEGORY else ""
+                ),
+                "file_count": count, "file_size": size, "tags": resource.tags,
+                "content": resource.content, "format": resource.format,
+            }
+        )  # fmt: skip
+    return table(call, _RESOURCE_COLUMNS, rows, title="Resources", described=True)
+
+
+def create_resource(call: Call, place: Place, label: str) -> web.Response:
+    """PUT …/resources/LABEL or POST …/resources?label=: 409 when there is one."""
+    if not label:
+        raise Refusal(400, "A resource needs a label")
+    item = target(call, Place(place.deepest, place.ids))
+    archive.require(call, item, EDIT)
+    if "'" in label:
+        raise Refusal(400, "Possible SQL Injection Attempt")
+    by_put = call.method == "PUT"
+    if by_put and label.isdigit():
+        _refuse_foreign_number(call, int(label))
+        raise Refusal(409, f"The resource {label} exists")
+    bucket = place.ids.get("bucket", "out" if item.kind in ("assessor", "reconstruction") else "")
+    if any(r.label == label for r in call.store.resources(item, bucket)):
+        raise Refusal(409, "Specified resource already exists.")
+    resource = call.store.create_resource(
+        item,
+        label,
+        bucket=bucket,
+        format=call.stored(call.param("format")),
+        content=call.stored(call.param("content")),
+        description=call.stored(call.param("description")),
+        tags=call.stored(call.param("tags")),
+    )
+    return empty() if by_put else text(str(resource.id))
+
+
+def delete_resource(call: Call, place: Place) -> web.Response:
+    """DELETE …/resources/A,B: missing ones are 200 too."""
+    item = target(call, Place(place.deepest, place.ids))
+    archive.require(call, item, DELETE)
+    for one in selected(call, place):
+        call.store.delete_resource(one.resource, remove_files=call.flag("removeFiles"))
+    return empty()
+
+
+def catalog(call: Call, place: Place) -> web.Response:
+    """GET …/resources/LABEL: the catalog document."""
+    found = selected(call, place)
+    if not found:
+        raise Refusal(404, "Unable to find the specified resource")
+    resource = found[0].resource
+    entries = []
+    for file in call.store.files(resource):
+        created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(file.mtime))
+        entries.append(
+            f"<cat:entry URI={quoteattr(file.path)} ID={quoteattr(file.path)} "
+            f'name={quoteattr(file.path.rpartition("/")[2])} size="{file.size}" '
+            f'digest="{file.md5}" createdTime="{created}" createdBy="{call.user.login}"'
+            + (f" format={quoteattr(file.format)}" if file.format else "")
+            + (f" content={quoteattr(file.content)}" if file.content else "")
+            + "/>"
+        )
+    body = (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<cat:Catalog ID='
+        f"{quoteattr(str(resource.id))} xmlns:cat=\"http://nrg.wustl.edu/catalog\">\n"
+        f"<cat:entries>\n{chr(10).join(entries)}\n</cat:entries>\n</cat:Catalog>\n"
+    )  # fmt: skip
+    return text(body, media="text/xml")
+
+
+# ---- files ---------------------------------------------------------------------------------
+
+
+def base_uri(call: Call, item: Item, resource: Resource) -> str:
+    """The URI of a resource's files, by accession ID and numeric id."""
+    if item.kind == "project":
+        parent = f"/data/projects/{item.code}"
+    elif item.kind == "subject":
+        project = call.store.item(item.project).code
+        parent = f"/data/projects/{project}/subjects/{item.code}"
+    elif item.kind in ("scan", "assessor", "reconstruction"):
+        session = call.store.item(item.parent or 0)
+        parent = f"/data/experiments/{session.code}/{item.kind}s/{item.code}"
+        if resource.bucket:
+            parent += f"/{resource.bucket}"
+    else:
+        parent = f"/data/experiments/{item.code}"
+    return f"{parent}/resources/{resource.id}/files"
+
+
+def list_files(call: Call, chosen: Iterable[Held], folder: str = "") -> web.Response:
+    """The table of files: from the catalog, never from the disk."""
+    rows = []
+    columns = list(_FILE_COLUMNS)
+    locator = call.param("locator")
+    if locator:
+        columns.insert(3, locator)
+    for one in chosen:
+        base = base_uri(call, one.item, one.resource)
+        for file in call.store.files(one.resource):
+            if folder and not _in_folder(file.path, folder, call.flag("recursive", True)):
+                continue
+            if not (_filter(call, "file_format", file.format) and
+                    _filter(call, "file_content", file.content)):  # fmt: skip
+                continue
+            rows.append(
+                {
+                    "Name": file.path.rpartition("/")[2], "Size": file.size,
+                    "URI": f"{base}/{file.path}", "collection": one.resource.label,
+                    "file_tags": file.tags, "file_format": file.format,
+                    "file_content": file.content, "cat_ID": one.resource.id,
+                    "digest": file.md5 if call.settings.checksums else "",
+                    **({locator: str(call.store.file_path(one.resource, file))} if locator else {}),
+                }
+            )  # fmt: skip
+    return table(call, columns, rows, title="Files", described=True, counted=False)
+
+
+def _in_folder(path: str, folder: str, recursive: bool) -> bool:
+    inside = path.removeprefix(folder.rstrip("/") + "/")
+    return inside != path and (recursive or "/" not in inside)
+
+
+def _filter(call: Call, name: str, value: str) -> bool:
+    wanted = call.param(name)
+    return not wanted or value in wanted.split(",") or (wanted == "NULL" and not value)
+
+
+async def get_files(call: Call, place: Place) -> web.StreamResponse:
+    """List files, send one, or send many as an archive."""
+    chosen = selected(call, place)
+    form = call.param("format").lower()
+    name = uploads.file_name(call, place.file)
+    if "resource" in place.ids and not chosen:
+        raise _missing(call)
+    if not name or name.endswith("/"):
+        if form in _ARCHIVES:
+            bodies = archive_bodies(call, place, chosen)
+            return await send_archive(call, bodies, _archive_name(chosen), form)
+        return list_files(call, chosen, name)
+    for one in chosen:
+        file = call.store.find_file(one.resource, name)
+        if file is not None:
+            found = body_of(call, one.resource, file)
+            if not found.present():
+                raise _missing(call)
+            if form in _ARCHIVES and not name.endswith(form):
+                return await send_archive(call, [found], name.rpartition("/")[2], form)
+            return await send_file(call, found)
+    if any(
+        _in_folder(f.path, name, True) for one in chosen for f in call.store.files(one.resource)
+    ):
+        if form in _ARCHIVES:
+            bodies = archive_bodies(call, place, chosen, name)
+            return await send_archive(call, bodies, _archive_name(chosen), form)
+        return list_files(call, chosen, name)
+    raise _missing(call)
+
+
+def _missing(call: Call) -> Refusal:
+    if call.flag("accept-not-found"):
+        return Refusal(204)
+    return Refusal(404, "Unable to find file.")
+
+
+def body_of(call: Call, resource: Resource, file: File, name: str | None = None) -> Body:
+    """Where a catalogued file's bytes come from."""
+    recipe: Generated | None = file.generated()
+    source = recipe or call.store.file_path(resource, file)
+    return Body(name or file.path, file.size, file.crc, file.mtime, source)
+
+
+def _archive_name(chosen: list[Held]) -> str:
+    if not chosen:
+        return "files"
+    parts = chosen[0].item.folder.split("/")
+    if len(parts) >= 3 and parts[1] in ("arc001", "subjects"):
+        return parts[2]
+    return parts[0]
+
+
+def archive_bodies(
+    call: Call, place: Place, chosen: list[Held], folder: str = ""
+) -> Iterator[Body]:
+    """The selected files with their paths inside an archive."""
+    structure = call.param("structure")
+    for one in chosen:
+        prefix = _entry_prefix(call, place, one, structure)
+        for file in call.store.files(one.resource):
+            if folder and not _in_folder(file.path, folder, True):
+                continue
+            if file.body != "none":
+                yield body_of(call, one.resource, file, prefix + file.path)
+
+
+def _entry_prefix(call: Call, place: Place, one: Held, structure: str) -> str:
+    """The folder of a resource inside an archive, by `structure`."""
+    item, resource, store = one.item, one.resource, call.store
+    session = store.item(item.parent or 0) if item.kind in _CATEGORY else item
+    head = session.label
+    if structure == "legacy":
+        below = item.folder.removeprefix(session.folder).strip("/")
+        return "/".join(part for part in (head, below, resource.folder) if part) + "/"
+    middle = ""
+    if item.kind == "scan":
+        kind = re.sub(r"\W", "_", store.fields(item).get("type", ""))
+        middle = f"scans/{item.code}"
+        if structure == "improved" and kind:
+            middle += f"_{kind}" if call.param("format") == "zip" else ""
+        elif not structure and "scan" in place.ids and kind:
+            middle += f"-{kind}"
+    elif item.kind in _CATEGORY:
+        middle = f"{item.kind}s/{item.label}/{resource.bucket}"
+    parts: list[str] = [] if structure == "improved" else [head]
+    if middle:
+        parts.append(middle)
+    if structure in ("simplified", "improved"):
+        if structure == "improved" and not middle:
+            parts.append("resources")
+        parts.append(resource.label)
+    else:
+        parts += ["resources", resource.label, "files"]
+    if item.kind == "assessor":
+        if call.flag("subjectIncludedInPath"):
+            parts.insert(0, store.item(session.parent or 0).label)
+        if call.flag("projectIncludedInPath"):
+            parts.insert(0, store.item(session.project).code)
+    return "/".join(parts) + "/"
+
+
+def delete_file(call: Call, place: Place) -> web.Response:
+    """DELETE a file, or everything below a folder prefix; 404 when nothing matches."""
+    item = target(call, Place(place.deepest, place.ids))
+    archive.require(call, item, DELETE)
+    name = uploads.file_name(call, place.file)
+    if not name:
+        raise Refusal(400, "A file must be named")
+    found = False
+    for one in selected(call, place):
+        for file in call.store.files(one.resource):
+            if file.path == name or _in_folder(file.path, name, True):
+                found = True
+                call.store.remove_file(
+                    one.resource, file, remove_bytes=call.flag("removeFiles", True)
+                )
+        call.store.refresh_stats(one.resource)
+    if not found:
+        raise Refusal(404, "Unable to find file.")
+    return empty()
+
+
+async def export(call: Call, item: Item, rest: list[str]) -> web.StreamResponse:
+    """`DIR`, `XAR` and `DICOMDIR` of a session: its folder as an archive."""
+    bodies = []
+    for child in (item, *call.store.find("parent=?", item.id)):
+        for resource in call.store.resources(child):
+            below = child.folder.removeprefix(item.folder).strip("/")
+            prefix = "/".join(p for p in (below, resource.folder) if p)
+            if rest[1:] and not prefix.startswith("/".join(rest[1:])):
+                continue
+            bodies += [
+                body_of(call, resource, file, f"{prefix}/{file.path}")
+                for file in call.store.files(resource)
+            ]
+    return await send_archive(call, bodies, item.label, "zip")

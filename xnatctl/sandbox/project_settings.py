@@ -1,0 +1,188 @@
+"""What hangs on a project beside its data: its settings, members, and the list of projects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from . import listing
+from .accounts import DELETE, EDIT, GROUP_NAMES, READ, ROLES
+from .routing import Place
+from .store import Item
+from .web import Call, Refusal, empty, table, text
+
+_TEXTS = {
+    "prearchive_code": "4",
+    "quarantine_code": "0",
+    "current_arc": "arc001",
+    "scan_type_mapping": "true",
+    "accessibility": "private",
+}
+
+
+def _project(call: Call, place: Place, need: int) -> Item:
+    project = call.store.find_project(place.ids["project"])
+    if project is None or call.accounts.rights(call.user, project) < READ:
+        raise Refusal(404, f"Unable to identify project: {place.ids['project']}")
+    if call.accounts.rights(call.user, project) < need:
+        raise Refusal(403, "Specified user account has insufficient privileges for this project")
+    return project
+
+
+async def handle(call: Call, place: Place) -> web.StreamResponse | None:
+    """Answer a settings suffix of /projects/P, or None when the suffix is none of them."""
+    name = place.rest[0]
+    if name not in _TEXTS and name not in (
+        "users",
+        "groups",
+        "pars",
+        "scan_types",
+        "investigators",
+    ):
+        return None
+    call.route += f"/{name}"
+    if name == "users":
+        return _users(call, place)
+    if name == "groups":
+        project = _project(call, place, READ)
+        rows = [
+            {"id": f"{project.code}_{role}", "displayname": shown, "tag": project.code}
+            for role, shown in GROUP_NAMES.items()
+        ]
+        return table(call, ("id", "displayname", "tag"), rows)
+    if name == "pars":
+        return table(call, ("par_id", "proj_id", "level", "create_date"), [])
+    if name == "scan_types":
+        project = _project(call, place, READ)
+        types = {
+            row.get("type") or ""
+            for row in listing.own_rows(call, "i.kind='scan' AND i.project=?", project.id)
+        }
+        return table(call, ("type",), [{"type": kind} for kind in sorted(types)])
+    if name == "investigators":
+        return table(call, ("xnat_investigatordata_id", "firstname", "lastname"), [])
+    return await _text_setting(call, place, name)
+
+
+async def _text_setting(call: Call, place: Place, name: str) -> web.StreamResponse:
+    if call.method == "GET":
+        project = _project(call, place, READ)
+        return text(call.store.setting(project.code, name, _TEXTS[name]))
+    if call.method != "PUT":
+        raise Refusal(405, "The method is not allowed")
+    project = _project(call, place, DELETE if name == "accessibility" else EDIT)
+    value = place.rest[1] if len(place.rest) > 1 else (await call.body()).decode().strip()
+    if name in ("prearchive_code", "quarantine_code"):
+        value = {"true": "1", "false": "0"}.get(value.lower(), value)
+        if not value.lstrip("-").isdigit():
+            raise Refusal(400, f"{value} is not a number")
+        if (
+            name == "prearchive_code"
+            and value in ("4", "5")
+            and not call.settings.site_auto_archive
+        ):
+            raise Refusal(403, "The site does not allow projects to archive automatically")
+    if name == "accessibility" and value not in ("public", "protected", "private"):
+        raise Refusal(400, f"{value} is not an accessibility")
+    call.store.set_setting(project.code, name, value)
+    return empty()
+
+
+def _users(call: Call, place: Place) -> web.StreamResponse:
+    """Members: GET lists, PUT /users/GROUP/LOGIN adds, DELETE takes away.
+
+    A login that the site does not know is taken for an e-mail address and invited: the mail shows
+    up in the records as `mails`, the table as before.
+    """
+    project = _project(call, place, DELETE)
+    if call.method in ("PUT", "DELETE") and len(place.rest) >= 3:
+        role = _role(project, place.rest[1])
+        for login in place.rest[2].split(" , "):
+            if login == "guest":
+                raise Refusal(412, "guest cannot be added to a project")
+            if call.method == "DELETE":
+                call.accounts.set_role(project, login, "")
+            elif call.accounts.user(login) is None:
+                mails = call.store.record("mails", "all") or []
+                call.store.set_record("mails", "all", [*mails, login])
+            else:
+                call.accounts.set_role(project, login, role)
+    rows = []
+    for login, role in call.store.rows(
+        "SELECT login, role FROM members WHERE project=? ORDER BY rowid", project.id
+    ):
+        user = call.accounts.user(login)
+        if user is not None:
+            rows.append(
+                {
+                    "GROUP_ID": f"{project.code}_{role}", "displayname": GROUP_NAMES[role],
+                    "login": login, "firstname": user.firstname, "lastname": user.lastname,
+                    "email": user.email,
+                }
+            )  # fmt: skip
+    columns = ("GROUP_ID", "displayname", "login", "firstname", "lastname", "email")
+    return table(call, columns, rows)
+
+
+def _role(project: Item, group: str) -> str:
+    for role, shown in GROUP_NAMES.items():
+        if group.lower() in (role, shown.lower(), f"{project.code}_{role}".lower()):
+            return role
+    raise Refusal(404, f"There is no group {group}")
+
+
+def list_projects(call: Call) -> web.Response:
+    """`/data/projects`: the plain list, or the lower-case one that `accessible=true` asks for."""
+    visible = call.accounts.visible(call.user)
+    need = {"edit": EDIT, "delete": DELETE}.get(call.param("restrict"))
+    if need is not None:
+        visible = [p for p in visible if call.accounts.rights(call.user, p) >= need]
+    if any(call.has(name) for name in ("accessible", "owner", "member", "prearc_code", "data")):
+        return _accessible(call, visible)
+    marks = ",".join(str(p.id) for p in visible) or "0"
+    return listing.answer(call, "project", listing.own_rows(call, f"i.id IN ({marks})"))
+
+
+def _accessible(call: Call, visible: list[Item]) -> web.Response:
+    number = call.user.number
+    columns = (
+        "id", "name", "description", "secondary_id", "pi", "project_invs", "project_access",
+        "project_access_img", "insert_date", "insert_user", f"user_role_{number}",
+        f"last_accessed_{number}", "quarantine_status", "prearchive_code", "URI",
+    )  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for project in visible:
+        role = call.accounts.role(project, call.user.login)
+        if not any(
+            (
+                call.has("accessible"),
+                call.has("data"),
+                call.has("prearc_code"),
+                call.flag("owner") and role == "owner",
+                call.flag("member") and ROLES.get(role, 0) >= EDIT,
+            )
+        ):
+            continue
+        fields = call.store.fields(project)
+        access = call.accounts.access(project)
+        pi = ", ".join(
+            name for name in (fields.get("PI/lastname"), fields.get("PI/firstname")) if name
+        )
+        rows.append(
+            {
+                "id": project.code, "name": fields.get("name", project.code),
+                "description": fields.get("description"),
+                "secondary_id": fields.get("secondary_ID"), "pi": pi, "project_access": access,
+                "project_access_img": f"/@WEBAPP/images/{access}.gif",
+                "insert_date": project.inserted, "insert_user": project.author,
+                f"user_role_{number}": GROUP_NAMES.get(role, ""), "URI": _uri(project),
+                "prearchive_code": call.store.setting(project.code, "prearchive_code", "4"),
+            }
+        )  # fmt: skip
+    return table(call, columns, rows)
+
+
+def _uri(project: Item) -> str:
+    """The URI of a project as tables give it."""
+    return f"/data/projects/{project.code}"

@@ -1,0 +1,92 @@
+"""Bytes on their way in: request bodies hashed and put aside without being held in memory.
+
+A `Spool` keeps up to 1 MiB in memory and goes on in a temporary file, written a MiB at a time in
+a worker thread; hashing small pieces happens in the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterable
+from pathlib import Path
+from typing import BinaryIO
+
+from .bodies import Digests, Hasher, safe_path, write_bytes
+from .store import Resource, Store
+
+BATCH = 1 << 20
+
+
+class Spool:
+    """One body that is being received."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.hasher = Hasher()
+        self._pending = bytearray()
+        self._file: BinaryIO | None = None
+        self._path: Path | None = None
+
+    async def feed(self, data: bytes | memoryview) -> None:
+        """Take bytes in."""
+        if self.store.discard_bodies:
+            self.hasher.feed(data)
+            return
+        self._pending += data
+        if len(self._pending) >= BATCH:
+            await self._spill()
+
+    async def _spill(self) -> None:
+        if self._file is None:
+            self._path = self.store.root / "tmp" / secrets.token_hex(8)
+            self._file = self._path.open("wb")
+        batch, self._pending = self._pending, bytearray()
+        await asyncio.to_thread(self._digest_and_write, self._file, batch)
+
+    def _digest_and_write(self, file: BinaryIO, batch: bytearray) -> None:
+        self.hasher.feed(batch)
+        file.write(batch)
+
+    async def fill(self, pieces: AsyncIterable[bytes | memoryview]) -> Digests:
+        """Take everything in; what was received is dropped when the source breaks."""
+        try:
+            async for piece in pieces:
+                await self.feed(piece)
+        except BaseException:
+            self.drop()
+            raise
+        return await self.finish()
+
+    async def finish(self) -> Digests:
+        """No more bytes come; what is recorded of them."""
+        if self._file is not None:
+            if self._pending:
+                await self._spill()
+            self._file.close()
+        elif self._pending:
+            self.hasher.feed(self._pending)
+        return self.hasher.digests()
+
+    def keep(self, resource: Resource, path: str) -> str:
+        """Put the bytes where a file of a resource lies; returns the body kind."""
+        return self.keep_at(self.store.resource_folder(resource) / safe_path(path))
+
+    def keep_at(self, target: Path) -> str:
+        """Put the bytes at a path, making its folders; returns the body kind."""
+        if self.store.discard_bodies:
+            return "none"
+        if self._path is not None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._path.replace(target)
+            self._path = None
+        else:
+            write_bytes(target, self._pending)
+        return "disk"
+
+    def drop(self) -> None:
+        """Forget the bytes."""
+        if self._file is not None:
+            self._file.close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)

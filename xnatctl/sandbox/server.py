@@ -1,0 +1,293 @@
+"""The sandbox's web server: a socket, logins, and which part answers which path.
+
+`Sandbox` is the whole thing; `run` serves it until a signal. A request goes
+
+1. to the faults, which may spoil it;
+2. through the login (cookie, Basic, anonymous), with XNAT's symptoms of a lost session;
+3. to the part that answers its first path segments;
+4. back with the session cookies, counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import unquote_plus
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+
+from . import archive, site
+from .accounts import GUEST, Accounts, User
+from .counters import Counters
+from .database import SandboxError
+from .sending import Outlet
+from .settings import Settings
+from .store import Item, Store, now
+from .web import Call, Refusal, empty, error, segments, text
+
+BROWSERS = re.compile(r".*(Mozilla|AppleWebKit|MSIE|Opera).*")
+LOGIN_PAGE = (
+    "<html><head><title>XNAT Login</title></head><body><form name='form1' method='post' "
+    "action='/login'><h3>Log in</h3><input name='username'/><input name='password' "
+    "type='password'/></form></body></html>"
+)
+_OPEN = {"JSESSION", "auth", "version"}
+
+
+class Sandbox:
+    """An XNAT to practise on, below one folder.
+
+    `await start()` … `await stop()`, or `async with Sandbox(root) as sandbox:`. `url` is where it
+    listens (with the context path), `store` its data, `counters` what it has seen.
+    """
+
+    def __init__(self, root: Path, *, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.store = Store(
+            root, site_id=self.settings.site_id, discard_bodies=self.settings.discard_bodies
+        )
+        self.accounts = Accounts(self.store, self.settings)
+        self.counters = Counters()
+        self.started = time.time()
+        self.url = ""
+        self._runner: web.ServerRunner | None = None
+
+    async def __aenter__(self) -> Sandbox:
+        if not self.url:
+            await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Listen; port 0 is any free one. Raises SandboxError when the port is taken."""
+        server = web.Server(self._answer, access_log=None, lingering_time=2.0)
+        self._runner = web.ServerRunner(server)
+        await self._runner.setup()
+        site_ = web.TCPSite(
+            self._runner, host, port, shutdown_timeout=self.settings.shutdown_s, backlog=512
+        )
+        try:
+            await site_.start()
+        except OSError as problem:
+            await self._runner.cleanup()
+            raise SandboxError(
+                f"the sandbox cannot listen on {host}:{port}",
+                problem.strerror or str(problem),
+                "Stop the other program or choose another port",
+            ) from problem
+        bound = self._runner.addresses[0][1]
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{bound}{self.settings.context}"
+
+    async def stop(self) -> None:
+        """Stop listening, end what is open, close the data."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        self.url = ""
+        self.store.close()
+
+    # ---- what the parts use ---------------------------------------------------------------
+
+    def outlet(self, call: Call, writer: AbstractStreamWriter) -> Outlet:
+        """The way to the client's socket for a large answer."""
+        return Outlet(call, writer)
+
+    def short_archive(self, call: Call) -> int:
+        """How many members an archive is to lack."""
+        return 0
+
+    def workflow(
+        self, item: Item, project: str, pipeline: str, status: str, login: str, details: str = ""
+    ) -> int:
+        """Record a workflow; returns its number."""
+        cursor = self.store.db.execute(
+            "INSERT INTO workflows(item, project, data_type, pipeline, status, launched, login, "
+            "details) VALUES(?,?,?,?,?,?,?,?)",
+            (item.code, project, item.xsi, pipeline, status, now(), login, details),
+        )
+        return int(cursor.lastrowid or 0)
+
+    def uploaded(self, item: Item, login: str) -> None:
+        """Something was uploaded into an item."""
+
+    # ---- one request ----------------------------------------------------------------------
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        with self.counters.request(request.method) as seen:
+            api = "data"
+            try:
+                path = self._path(request)
+                api = path[0] if path else ""
+                call = self._call(request, path)
+                try:
+                    answer = await self._route(call)
+                finally:
+                    seen.route = call.route or f"/{api}/?"
+                    self.counters.received(call.received)
+                self._cookies(answer, call.session)
+            except Refusal as refusal:
+                answer = error(refusal, api=api)
+            seen.status = answer.status
+            if isinstance(answer, web.Response) and answer.body is not None:
+                self.counters.sent(answer.content_length or 0)
+            return answer
+
+    def _path(self, request: web.BaseRequest) -> list[str]:
+        raw = request.raw_path if request.raw_path.startswith("/") else request.rel_url.raw_path
+        context = self.settings.context
+        if context:
+            if not raw.startswith(context + "/"):
+                raise Refusal(404, "The requested resource is not available")
+            raw = raw[len(context) :]
+        return segments(raw)
+
+    def _call(self, request: web.BaseRequest, path: list[str]) -> Call:
+        query = request.raw_path.partition("?")[2].partition("#")[0]
+        params = [
+            (unquote_plus(key), unquote_plus(value))
+            for key, _, value in (pair.partition("=") for pair in query.split("&") if pair)
+        ]
+        user, session = self._login(request, path)
+        return Call(request, self, path, params, user, session)
+
+    def _login(self, request: web.BaseRequest, path: list[str]) -> tuple[User, str]:
+        """Who asks, and the session id to answer with; raises the symptom of a lost session."""
+        ident = request.cookies.get("JSESSIONID", "")
+        known = self.accounts.resume(ident) if ident else None
+        header = request.headers.get("Authorization", "")
+        if header.startswith("Basic "):
+            login, password = _basic(header)
+            if known is not None and not known.guest and known.login == login:
+                return known, ident
+            user = self.accounts.check(login, password)
+            fresh = self.accounts.open(user) if user is not None else None
+            if user is None or fresh is None:
+                raise self._unauthorized()
+            return user, fresh
+        if known is not None and not known.guest:
+            return known, ident
+        if self._is_open(path) or not self.settings.require_login:
+            return GUEST, ident if known is not None else self.accounts.open_anonymous()
+        raise self._lost(request, path)
+
+    @staticmethod
+    def _unauthorized() -> Refusal:
+        return Refusal(
+            401,
+            "The request requires user authentication",
+            {"WWW-Authenticate": 'Basic realm="XNAT Protected Area"'},
+        )
+
+    def _lost(self, request: web.BaseRequest, path: list[str]) -> Refusal:
+        """What a request without a living session meets: 401, or 302 for a browser."""
+        agent = request.headers.get("User-Agent", "")
+        browser = BROWSERS.match(agent) and "XNATDesktopClient" not in agent
+        data = path[:1] in (["data"], ["REST"], ["xapi"], ["fs"])
+        if data and not browser:
+            return self._unauthorized()
+        return Refusal(302, "", {"Location": f"{self.settings.context}/app/template/Login.vm"})
+
+    @staticmethod
+    def _is_open(path: list[str]) -> bool:
+        if path[:1] in (["data"], ["REST"]):
+            return (path[1:2] != [] and path[1] in _OPEN) or path[1:3] == ["services", "auth"]
+        if path[:2] == ["xapi", "siteConfig"]:
+            return True
+        return path[:1] in (["app"], ["sandbox"], ["schemas"], [""])
+
+    def _cookies(self, answer: web.StreamResponse, session: str) -> None:
+        if answer.prepared:
+            return
+        path = self.settings.context or "/"
+        answer.headers.add("Set-Cookie", f"JSESSIONID={session}; Path={path}; HttpOnly")
+        millis = int(time.time() * 1000)
+        timeout = int(self.settings.session_timeout_s * 1000)
+        answer.headers.add(
+            "Set-Cookie", f'SESSION_EXPIRATION_TIME="{millis},{timeout}"; Path={path}'
+        )
+
+    async def _route(self, call: Call) -> web.StreamResponse:
+        path = call.path
+        head = path[0] if path else ""
+        self._check_csrf(call)
+        if head in ("data", "REST"):
+            second = path[1] if len(path) > 1 else ""
+            if second in ("archive", "projects", "subjects", "experiments"):
+                return await archive.handle(call)
+            return await site.data(call)
+        if head == "xapi":
+            return await site.xapi(call)
+        if path[:3] == ["app", "template", "Login.vm"]:
+            call.route = "/app/template/Login.vm"
+            return text(LOGIN_PAGE, media="text/html")
+        if head == "":
+            return empty(302)
+        raise Refusal(404, "The requested resource is not available")
+
+    @staticmethod
+    def _check_csrf(call: Call) -> None:
+        agent = call.request.headers.get("User-Agent", "")
+        if call.method == "GET" or not BROWSERS.match(agent):
+            return
+        if "XNATDesktopClient" in agent or "JAVA" in agent:
+            return
+        if call.param("XNAT_CSRF") != csrf_token(call.session):
+            raise Refusal(500, "InvalidCsrfException: CSRF token is missing or wrong")
+
+
+def csrf_token(session: str) -> str:
+    """The CSRF token of a session."""
+    return session[::-1].lower()
+
+
+def _basic(header: str) -> tuple[str, str]:
+    """Login and password of a Basic header; empty ones where it is not readable."""
+    try:
+        decoded = base64.b64decode(header[6:].strip()).decode("utf-8", "replace")
+    except (binascii.Error, ValueError):
+        return "", ""
+    login, _, password = decoded.partition(":")
+    return login, password
+
+
+async def run(
+    root: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    settings: Settings | None = None,
+    announce: Callable[[Sandbox], None],
+) -> None:
+    """Serve until SIGINT or SIGTERM. `announce` is called once, when the sandbox listens.
+
+    Raises SandboxError when the folder or the port cannot be used.
+    """
+    sandbox = Sandbox(root, settings=settings)
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    try:
+        await sandbox.start(host, port)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, ended.set)
+        announce(sandbox)
+        await ended.wait()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        await sandbox.stop()

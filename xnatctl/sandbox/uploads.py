@@ -1,0 +1,284 @@
+"""Uploads into resources: what counts as a body, what is stored, what is answered.
+
+1. Without edit right the answer is 200 and nothing is stored (a switch makes it 403).
+2. A body is in-body (`inbody=true` or a known media type) or the file parts of a multipart form;
+   anything else is 400. In-body needs a declared length of at least one byte unless it is
+   `application/zip`; otherwise 500.
+3. The bytes are put where they belong as they arrive; a zip is unpacked entry by entry at the
+   resource's root, the folder of the URL is ignored.
+4. Only at the end is the catalog written. If somebody else has written it meanwhile, the answer is
+   500 and the files lie on disk without an entry.
+5. Names that exist are left alone without `overwrite` and reported as `duplicates` with 200.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import shutil
+import tarfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, unquote_plus
+
+import msgspec
+from aiohttp import web
+
+from .accounts import EDIT
+from .bodies import Digests
+from .receiving import Spool
+from .routing import Place
+from .store import Item, Resource
+from .unzip import BadZip, ZipStream
+from .web import Call, Refusal, empty, text
+
+_KNOWN = (
+    "application/octet-stream", "application/zip", "application/x-zip-compressed",
+    "application/gzip", "application/x-gzip", "application/x-tar", "application/x-gtar",
+    "application/xml", "application/pdf", "application/dicom", "application/msword",
+    "application/postscript", "application/vnd.ms-excel", "image/", "video/", "audio/", "text/",
+)  # fmt: skip
+_ZIPS = (".zip", ".zar", ".xar")
+_TARS = (".tar", ".tgz", ".tar.gz")
+_NAMES = {"application/zip": "upload.zip", "application/x-tar": "upload.tar",
+          "application/x-gtar": "upload.tar.gz"}  # fmt: skip
+
+
+def file_name(call: Call, path: str) -> str:
+    """The file that a URL's last part names, after the second decoding that some handlers do."""
+    if not call.settings.mangle_paths:
+        return path
+    return unquote_plus(path.partition(";")[0]) if "%" in path or "+" in path else (
+        unquote(path.partition(";")[0])
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Intake:
+    """One upload while it is being stored."""
+
+    call: Call
+    resource: Resource
+    version: int
+    present: set[str]
+    overwrite: bool
+    stored: list[tuple[str, Digests, str]] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
+
+    async def put(self, path: str, pieces: AsyncIterator[bytes | memoryview]) -> None:
+        """Store one file, or note it as a duplicate (its bytes are read and dropped)."""
+        if path in self.present and not self.overwrite:
+            self.duplicates.append(path)
+            async for _ in pieces:
+                pass
+            return
+        spool = Spool(self.call.store)
+        digests = await spool.fill(pieces)
+        try:
+            body = spool.keep(self.resource, path)
+        except OSError as error:
+            spool.drop()
+            raise Refusal(500, f"Unable to store {path}: {error.strerror}") from error
+        self.present.add(path)
+        self.stored.append((path, digests, body))
+
+    def commit(self) -> None:
+        """Write the catalog; 500 if somebody else has done so meanwhile."""
+        call, store = self.call, self.call.store
+        if call.settings.catalog_race:
+            try:
+                now = store.resource(self.resource.id).version
+            except KeyError:
+                raise Refusal(500, "The resource was deleted during the upload") from None
+            if now != self.version:
+                raise Refusal(
+                    500, "ConcurrentModificationException: the catalog was modified meanwhile"
+                )
+        with store.transaction():
+            for path, digests, body in self.stored:
+                store.catalog(
+                    self.resource,
+                    path,
+                    digests,
+                    body=body,
+                    format=call.stored(call.param("format")),
+                    content=call.stored(call.param("content")),
+                    tags=call.stored(call.param("tags")),
+                    stats=False,
+                )
+            if self.stored and call.param("update-stats", "true") in ("true", "1"):
+                store.refresh_stats(self.resource)
+
+
+async def upload(call: Call, place: Place, item: Item) -> web.StreamResponse:
+    """PUT or POST to a `files` URL."""
+    if call.accounts.item_rights(call.user, item) < EDIT:
+        if not call.settings.silent_refusal:
+            raise Refusal(403, "Specified user account has insufficient privileges")
+        async for _ in call.chunks():
+            pass
+        return empty()
+    multipart = call.media.startswith("multipart/")
+    if call.flag("inbody") and multipart:
+        raise Refusal(406, "A multipart body cannot be in-body")
+    if not multipart and not call.flag("inbody") and not call.media.startswith(_KNOWN):
+        raise Refusal(400, "No data was found in the request")
+    if not multipart:
+        length = call.request.content_length
+        if not length and not (length is None and call.media == "application/zip"):
+            raise Refusal(500, "The uploaded body has no size")
+    limit = call.settings.max_body
+    if limit is not None and (call.request.content_length or 0) > limit:
+        raise Refusal(413, "Request Entity Too Large")
+    name = file_name(call, place.file)
+    if any(part in (".", "..") for part in name.split("/")):
+        raise Refusal(400, "Invalid file path")
+    existing = _existing(call, item, place)
+    spare: Resource | None = existing
+    if spare is None:
+        spare = _create(call, item, place)
+    intake = _Intake(
+        call,
+        spare,
+        spare.version,
+        {row[0] for row in call.store.rows("SELECT path FROM files WHERE resource=?", spare.id)},
+        call.flag("overwrite"),
+    )
+    try:
+        if multipart:
+            await _multipart(intake, name)
+        else:
+            await _one(intake, name or _NAMES.get(call.media, "upload"), call.chunks())
+    except BadZip as error:
+        intake.commit()
+        raise Refusal(500, f"Unable to read the archive: {error}") from error
+    intake.commit()
+    if existing is not None:
+        _rewrite_metadata(call, existing)
+    call.sandbox.uploaded(item, call.user.login)
+    if intake.duplicates:
+        body = msgspec.json.encode({"duplicates": intake.duplicates}).decode()
+        return text(body, media="text/html")
+    return empty()
+
+
+def _existing(call: Call, item: Item, place: Place) -> Resource | None:
+    label = place.ids.get("resource", "")
+    bucket = place.ids.get("bucket", "out" if item.kind in ("assessor", "reconstruction") else "")
+    own = call.store.resources(item, bucket)
+    if label.isdigit():
+        found = next((r for r in own if r.id == int(label)), None)
+        if found is None:
+            raise Refusal(404, f"Unable to find resource {label}")
+        return found
+    return next((r for r in own if r.label == label), None)
+
+
+def _create(call: Call, item: Item, place: Place) -> Resource:
+    return call.store.create_resource(
+        item,
+        place.ids.get("resource", ""),
+        bucket=place.ids.get("bucket", ""),
+        format=call.stored(call.param("format")),
+        content=call.stored(call.param("content")),
+        description=call.stored(call.param("description")),
+        tags=call.stored(call.param("tags")),
+    )
+
+
+def _rewrite_metadata(call: Call, resource: Resource) -> None:
+    """The upload's format, content, tags and description become the resource's own, too."""
+    columns = {
+        name: call.stored(call.param(name))
+        for name in ("format", "content", "tags", "description")
+        if call.param(name)
+    }
+    if columns:
+        call.store.update_resource(resource, **columns)
+
+
+async def _multipart(intake: _Intake, name: str) -> None:
+    await intake.call.begin()
+    reader = await intake.call.request.multipart()
+    found = False
+    async for part in reader:
+        filename = getattr(part, "filename", None)
+        if filename is None:
+            if getattr(part, "name", None) == "reference":
+                raise Refusal(400, "A reference cannot be given in a form")
+            continue
+        found = True
+        await _one(intake, name or str(filename), _part(part))
+    if not found:
+        raise Refusal(400, "No data was found in the request")
+
+
+async def _part(part: Any) -> AsyncIterator[bytes]:
+    while chunk := await part.read_chunk(1 << 17):
+        yield chunk
+
+
+async def _one(intake: _Intake, name: str, pieces: AsyncIterator[bytes]) -> None:
+    """Store one uploaded body: as a file, or what it holds with `extract`."""
+    base = name.rpartition("/")[2]
+    if not intake.call.flag("extract") or not base.endswith((*_ZIPS, *_TARS, ".gz")):
+        if base.endswith("_catalog.xml"):
+            raise Refusal(500, "A catalog cannot be uploaded as a file")
+        await intake.put(name, pieces)
+    elif base.endswith(_ZIPS):
+        stream = ZipStream(pieces)
+        async for member in stream.members():
+            path = _member_path(member.name)
+            if member.is_folder or path is None:
+                continue
+            await intake.put(path, stream.data(member))
+    else:
+        await _unpack_spooled(intake, base, pieces)
+
+
+def _member_path(name: str) -> str | None:
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    if not parts or ".." in parts or parts[-1].endswith("_catalog.xml"):
+        return None
+    return "/".join(parts)
+
+
+async def _unpack_spooled(intake: _Intake, base: str, pieces: AsyncIterator[bytes]) -> None:
+    """Tar and gzip: put aside first, then unpacked."""
+    path = intake.call.store.root / "tmp" / f"unpack-{id(intake):x}"
+    folder = Path(f"{path}.d")
+    try:
+        with path.open("wb") as file:
+            async for piece in pieces:
+                file.write(piece)
+        try:
+            found = await asyncio.to_thread(_unpack, path, folder, base)
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise BadZip(str(error)) from error
+        for name in found:
+            if (target := _member_path(name)) is not None:
+                await intake.put(target, _read(folder / name))
+    finally:
+        path.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unpack(path: Path, folder: Path, base: str) -> list[str]:
+    folder.mkdir()
+    if not base.endswith(_TARS):
+        name = base.removesuffix(".gz")
+        with gzip.open(path) as source, (folder / name).open("wb") as sink:
+            shutil.copyfileobj(source, sink)
+        return [name]
+    with tarfile.open(path) as archive:
+        members = [member for member in archive.getmembers() if member.isfile()]
+        archive.extractall(folder, members, filter="data")
+        return [member.name for member in members]
+
+
+async def _read(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while data := await asyncio.to_thread(file.read, 1 << 20):
+            yield data
