@@ -171,7 +171,7 @@ class Config:
         Raises ConfigError for an unknown profile, a URL that is none, or a variable that cannot
         be understood.
         """
-        profile = self._chosen(name, role, flags)
+        profile, url_variable = self._chosen(name, role, flags)
         prefix = "XNAT_" if role == "source" else "XNAT_DEST_"
         pick = _Picker(self.environ, profile, flags)
         username = pick.text("username", prefix + "USER")
@@ -179,7 +179,7 @@ class Config:
         server = Server(
             name=profile.name,
             role=role,
-            url=check_url(pick.text("url", "") or "", f"profiles.{profile.name}.url"),
+            url=check_url(pick.text("url", url_variable) or "", f"profiles.{profile.name}.url"),
             username=username,
             password=password,
             token=pick.given("token", prefix + "TOKEN"),
@@ -196,12 +196,13 @@ class Config:
             return replace(server, profile=None)
         return server
 
-    def _chosen(self, name: str | None, role: Role, flags: Overrides) -> Profile:
+    def _chosen(self, name: str | None, role: Role, flags: Overrides) -> tuple[Profile, str]:
+        """The profile, and the variable that stands in for its address, if one does."""
         if role == "destination":
             if name:
-                return self.profile(name)
+                return self.profile(name), ""
             if url := flags.url or self.environ.get("XNAT_DEST_URL"):
-                return Profile("destination", url=url)
+                return Profile("destination", url=url), "XNAT_DEST_URL"
             raise ConfigError(
                 "no destination was named",
                 why="neither a profile nor a URL says where to write",
@@ -210,10 +211,10 @@ class Config:
         url = self.environ.get("XNAT_URL")
         chosen = name or self.current
         if url and chosen == "default":
-            return Profile("default", url=url)
+            return Profile("default", url=url), "XNAT_URL"
         if flags.url and chosen not in self.profiles:
-            return Profile(chosen, url=flags.url)
-        return self.profile(chosen)
+            return Profile(chosen, url=flags.url), ""
+        return self.profile(chosen), ""
 
     def with_profile(
         self, name: str, values: Mapping[str, Any], *, default: bool = False
@@ -303,15 +304,20 @@ def directory(environ: Environ) -> Path:
     return Path(base) / "xnatctl"
 
 
+def path_of(environ: Environ) -> Path:
+    """The file of the configuration, whether it exists or not."""
+    if explicit := environ.get("XNATCTL_CONFIG"):
+        return Path(explicit).expanduser()
+    return directory(environ) / "config.yaml"
+
+
 def load(path: Path | None = None, environ: Environ | None = None) -> Config:
     """Read the configuration; a missing file is an empty one.
 
     Raises ConfigError, with line and column or with the path of the key, when it makes no sense.
     """
     environ = os.environ if environ is None else environ
-    if path is None:
-        explicit = environ.get("XNATCTL_CONFIG")
-        path = Path(explicit).expanduser() if explicit else directory(environ) / "config.yaml"
+    path = path or path_of(environ)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

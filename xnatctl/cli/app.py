@@ -64,6 +64,11 @@ class App:
         self.ask_to_stop: Callable[[str, int], None] | None = None
         self.secrets: set[str] = set()
 
+    def use(self, config: Config, profile: str) -> None:
+        """Go on with another configuration and profile, such as those just written."""
+        self.settings = replace(self.settings, profile=profile)
+        self.__dict__["config"] = config
+
     def note_option(self, name: str, value: Any) -> None:
         """A global option was typed. Called by the parser."""
         if name == "no_color":
@@ -112,7 +117,7 @@ class App:
     def config_path(self) -> Path:
         from xnatctl import config
 
-        return config.directory(self.environ) / "config.yaml"
+        return config.path_of(self.environ)
 
     @cached_property
     def logins(self) -> LoginCache:
@@ -177,48 +182,82 @@ class App:
         )
 
     @asynccontextmanager
-    async def xnat(self, server: Server | None = None) -> AsyncIterator[Xnat]:
+    async def xnat(
+        self, server: Server | None = None, *, keep: bool | None = None
+    ) -> AsyncIterator[Xnat]:
         """A connection to a server (the current one if None), with a login, until the end of the
-        block. A login that is not kept for the next command is ended there.
+        block.
+
+        The login is kept for the next command (`keep`; by default unless its password or token was
+        named for this command only), else ended.
         """
+        server = await self.signed_in(server or self.server())
+        if keep is None:
+            keep = not any(self._is_named(server, what) for what in ("password", "token"))
+        known: list[str] = [server.token] if server.token else []
+        given = server.token if self._is_named(server, "token") else None
+
+        def learn(token: str) -> None:
+            known.append(token)
+            self.secrets.add(token)
+
+        async with self._connection(server, on_token=learn) as xnat:
+            try:
+                yield xnat
+            except AuthError:
+                self.logins.forget(server.url, server.username)
+                known.clear()
+                raise
+            finally:
+                if known and keep and server.username:
+                    self.remember(server.url, server.username, known[-1])
+                elif known and known[-1] != given:
+                    await self._log_out(xnat)
+
+    @asynccontextmanager
+    async def stranger(self, server: Server) -> AsyncIterator[Xnat]:
+        """A connection without a login, for what a server tells anybody."""
+        # A cookie that no server knows keeps the transport from logging in first.
+        async with self._connection(replace(server, username="", token="none")) as xnat:
+            yield xnat
+
+    @asynccontextmanager
+    async def _connection(
+        self, server: Server, *, on_token: Callable[[str], None] | None = None
+    ) -> AsyncIterator[Xnat]:
         import anyio
 
         from xnatctl.transport import Credentials, Timeouts, Transport
         from xnatctl.xnat.client import Xnat
 
-        server = await self.signed_in(server or self.server())
         if not server.verify_ssl:
             self.console.warn(f"the certificate of {server.url} is not checked")
-        timeouts = Timeouts() if server.timeout is None else Timeouts(stall=server.timeout)
-        is_kept = server.origin.get("token") != "flag" and not self._is_named(server, "password")
-        last = server.token if server.origin.get("token") == "session cache" else None
-
-        def learn(token: str) -> None:
-            nonlocal last
-            last = token
-            self.secrets.add(token)
-
         transport = Transport(
             server.url,
             Credentials(server.username or "", server.password or "", server.token or ""),
             name=server.name,
             verify_ssl=server.verify_ssl,
             ca_bundle=server.ca_bundle or "",
-            timeouts=timeouts,
-            on_token=learn,
+            timeouts=Timeouts() if server.timeout is None else Timeouts(stall=server.timeout),
+            on_token=on_token,
         )
-        async with transport:
+        await transport.__aenter__()
+        try:
+            yield Xnat(transport)
+        finally:
+            # Closing takes turns of the loop, which a cancelled command would not be given.
+            with anyio.CancelScope(shield=True):
+                await transport.__aexit__(None, None, None)
+
+    async def _log_out(self, xnat: Xnat) -> None:
+        """End the session at the server, which limits how many a user may have."""
+        import anyio
+
+        with anyio.move_on_after(self.closing_s, shield=True):
             try:
-                yield Xnat(transport)
-            finally:
-                with anyio.move_on_after(self.closing_s, shield=True):
-                    if last and is_kept and server.username:
-                        self.remember(server.url, server.username, last)
-                    elif last:
-                        await _quietly(transport.logout)
-                # aiohttp closes its connections in one turn of the loop, also when cancelled.
-                with anyio.CancelScope(shield=True):
-                    await transport.__aexit__(None, None, None)
+                await xnat.transport.logout()
+            except XnatctlError as error:
+                log.info("the session was not ended: %s", error)
 
     def remember(self, url: str, username: str, token: str) -> None:
         """Keep a login for the next command; a folder that cannot be written costs only that."""
@@ -236,9 +275,8 @@ class App:
 
     @contextmanager
     def graceful(self, ask: Callable[[str, int], None]) -> Iterator[None]:
-        """While inside, the first Ctrl-C or SIGTERM does not cancel but calls `ask(why, exit code)`:
-        stop new work. What is still going on when the grace and the time for closing are over is
-        cancelled.
+        """While inside, the first Ctrl-C or SIGTERM cancels nothing but calls `ask(why, code)`: no
+        new work. What still goes on when grace and closing time are over is cancelled.
         """
         self.ask_to_stop = ask
         try:
@@ -253,11 +291,3 @@ class App:
 
         async with watching(self) as bus:
             yield bus
-
-
-async def _quietly(call: Callable[[], Any]) -> None:
-    """Do something whose failure changes nothing for the user, such as a log-out."""
-    try:
-        await call()
-    except XnatctlError as error:
-        log.info("%s", error)

@@ -130,7 +130,7 @@ class Create:
 
 
 async def run_create(app: App, options: Create) -> None:
-    """Looks for the project first: a PUT of an existing one changes it and answers 200 (XNAT 1.8)."""
+    """Looks for the project first: a PUT of an existing one changes it and answers 200."""
     async with app.xnat() as xnat:
         known = await xnat.find_project(options.project)
         if known is not None and not options.exist_ok:

@@ -1,0 +1,91 @@
+"""`xnatctl subject`: list and show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import asyncclick as click
+
+from .group import Group
+from .options import list_options, project_option
+
+if TYPE_CHECKING:
+    from xnatctl.cli.app import App
+    from xnatctl.ui.shape import Shape
+
+subject = Group("subject", help="Subjects of a project: list and show them.")
+
+FIRST_SESSIONS = 10
+
+
+@subject.command("list")
+@project_option
+@list_options
+async def list_(app: App, *, project: str | None, shape: Shape) -> None:
+    """List the subjects of a project with the number of their imaging sessions.
+
+    \b
+    Examples:
+      xnatctl subject list -P STUDY
+      xnatctl subject list -P STUDY --filter 'label:SUB*' --sort-by label --limit 10
+      xnatctl subject list -P STUDY -q
+    """
+    await run_list(app, app.project(project), shape)
+
+
+async def run_list(app: App, project: str, shape: Shape) -> None:
+    from xnatctl.ui.console import Column
+
+    async with app.xnat() as xnat:
+        subjects = await xnat.list_subjects(project)
+        sessions = await xnat.list_experiments(project)
+    counts = Counter(one.subject_id for one in sessions if one.is_imaging)
+    rows = [
+        {"id": one.id, "label": one.label, "sessions": counts.get(one.id, 0)} for one in subjects
+    ]
+    columns = [Column("id", "ID"), Column("label"), Column("sessions", right=True)]
+    app.console.rows(rows, columns, key="label", shape=shape)
+
+
+@subject.command("show")
+@click.argument("subject_label", metavar="SUBJECT")
+@project_option
+async def show(app: App, *, subject_label: str, project: str | None) -> None:
+    """Show one subject: its sessions, and the projects that it is shared into.
+
+    \b
+    Examples:
+      xnatctl subject show SUB001 -P STUDY
+    """
+    await run_show(app, app.project(project), subject_label)
+
+
+async def run_show(app: App, project: str, label: str) -> None:
+    from xnatctl.xnat import paths
+
+    async with app.xnat() as xnat:
+        fields = (await xnat.get_subject(project, label)).get("data_fields", {})
+        subject_id = str(fields.get("ID", label))
+        sessions = await xnat.list_experiments(project, subject_id)
+        shares = await xnat.rows(f"/data/subjects/{paths.segment(subject_id)}/projects")
+    own = str(fields.get("project", project))
+    name = str(fields.get("label", label))
+    labels = [one.label for one in sessions]
+    record = {
+        "id": subject_id,
+        "label": name,
+        "project": own,
+        "session_count": len(labels),
+        "sessions": labels[:FIRST_SESSIONS],
+        "shared_projects": [_share(row, name) for row in shares if row.get("ID") != own],
+    }
+    if len(labels) > FIRST_SESSIONS:
+        record["sessions_truncated"] = True
+    app.console.record(record, key="label", titles={"id": "ID"})
+
+
+def _share(row: dict[str, str], label: str) -> str:
+    """A project that the subject is shared into, with its label there when it differs."""
+    there = row.get("label") or label
+    return row.get("ID", "") + (f" (as {there})" if there != label else "")
