@@ -19,6 +19,7 @@
     ├── Vanished                       1      no    listed, and gone when it was read
     ├── LocalFault                     1      no    this machine: disk full, read-only, permission
     ├── MissingExtra                   2      no    an optional package is not installed
+    ├── Replan                         1      no    a unit must be planned anew; never shown
     ├── Incomplete                     1      no    a run ended with failed items
     ├── Declined                       7      no    "no" at a prompt
     └── Cancelled                    130      no    Ctrl-C, or 143 for SIGTERM
@@ -152,6 +153,10 @@ class Vanished(XnatctlError):
 
 class LocalFault(XnatctlError):
     """The disk of this machine: full, read-only, not ours."""
+
+
+class Replan(XnatctlError):
+    """A sink learned something that changes the plan of a unit; the runner plans it anew."""
 
 
 class Incomplete(XnatctlError):

@@ -90,7 +90,7 @@ class MemorySink:
     may_rewrite: bool = False
     sealed: list[str] = field(default_factory=list)
 
-    def prepare(self, unit: Unit) -> Unit:
+    def prepare(self, unit: Unit, inventory: Inventory) -> Unit:
         return unit
 
     async def inventory(self, unit: Unit) -> Inventory:

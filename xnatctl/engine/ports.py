@@ -62,12 +62,15 @@ class Sink(Protocol):
     holds_digests: bool
     may_rewrite: bool
 
-    def prepare(self, unit: Unit) -> Unit:
-        """The unit with its items in this sink's form: stages, lanes, keys. Pure."""
+    def prepare(self, unit: Unit, inventory: Inventory) -> Unit:
+        """The unit with its items in this sink's form: kinds, stages, lanes, keys. Pure."""
         ...
 
     async def inventory(self, unit: Unit) -> Inventory:
-        """What is there now, freshly listed, by key; empty when nothing is. Never cached."""
+        """What is there now, freshly listed, by key; empty when nothing is. Never cached.
+
+        Beside files it may name containers (with a count) and documents that exist.
+        """
         ...
 
     async def begin(self, unit: Unit) -> None:

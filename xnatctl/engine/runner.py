@@ -28,7 +28,9 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from xnatctl.errors import (
+    Conflict,
     LocalFault,
+    Replan,
     Vanished,
     XnatctlError,
     first_known,
@@ -69,6 +71,10 @@ from .verify import compare, level
 
 SPLIT_AFTER = 3
 """An archive that failed this often is asked for file by file: some files are never in archives."""
+
+
+MOST_PLANS = 20
+"""A sink may ask for a new plan (a scan that cannot be imported after all) so many times a unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +256,15 @@ class UnitRun:
         self._outcomes: list[Outcome] = []
 
     async def run(self) -> UnitOutcome:
+        for _ in range(MOST_PLANS):
+            try:
+                return await self._run_once()
+            except Replan as learned:
+                self._run.bus.emit(Note(f"{self._unit.key}: {learned}"))
+                self._outcomes.clear()
+        raise Conflict(f"{self._unit.key} could not be planned: the destination keeps changing")
+
+    async def _run_once(self) -> UnitOutcome:
         run = self._run
         planned = await self._plan()
         unit = self._unit
@@ -288,9 +303,9 @@ class UnitRun:
             unit = await run.source.describe(self._unit)
         if known is not None:
             unit = replace(unit, facts={**known.facts, **unit.facts})
-        unit = run.sink.prepare(unit)
         async with run.limits.sink.slot():
             inventory = await run.sink.inventory(unit)
+        unit = run.sink.prepare(unit, inventory)
         digests = known.digests if known is not None else {}
         unit = decide(unit, inventory, known=digests, overwrite=run.options.overwrite)
         self._unit = pack(unit, accepts_zip=run.sink.accepts_zip)
@@ -400,6 +415,8 @@ class UnitRun:
                         wasted += moved.total
                 async with run.limits.sink.slot():
                     await run.sink.seal(unit, stage)
+            except Replan:
+                raise
             except XnatctlError as error:
                 await self._abandon(unit)
                 stopping = run.stop.asked.is_set()

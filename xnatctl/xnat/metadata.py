@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from .parse import digest_of
-from .xmldoc import NS_XNAT, XSI, Document, canonical
+from .xmldoc import NS_XNAT, XSI, Document, Element, canonical_element
 
 _OF_THE_DATABASE = ("ID", "prearchivePath", f"{{{XSI}}}schemaLocation")
 _FILES = (
@@ -114,6 +114,16 @@ def _forget_numbers(attributes: dict[str, str]) -> None:
         attributes.pop(name, None)
 
 
+def assessor_fingerprint(xml: bytes, assessor_id: str) -> str:
+    """The same of one assessor inside its session's document."""
+    document = Document(xml)
+    for one in document.root.findall(f"{NS_XNAT}assessors/{NS_XNAT}assessor"):
+        if one.get("ID") == assessor_id:
+            _without_files(one)
+            return digest_of(canonical_element(one))
+    return ""
+
+
 def fingerprint(xml: bytes) -> str:
     """A digest of what the document says, blind to what changes without anybody's doing.
 
@@ -121,9 +131,11 @@ def fingerprint(xml: bytes) -> str:
     compared by their own listing.
     """
     document = Document(xml)
-    document.drop(*_FILES)
-    for assessor in document.root.findall(f"{NS_XNAT}assessors/{NS_XNAT}assessor"):
-        for name in ("resources", "in", "out"):
-            for child in assessor.findall(NS_XNAT + name):
-                assessor.remove(child)
-    return digest_of(canonical(document.to_bytes()))
+    document.drop("assessors", *_FILES)
+    return digest_of(canonical_element(document.root))
+
+
+def _without_files(node: Element) -> None:
+    for name in ("resources", "in", "out"):
+        for child in node.findall(NS_XNAT + name):
+            node.remove(child)

@@ -90,11 +90,7 @@ class Document:
             child.text = text
 
 
-def canonical(body: bytes, where: str = "the document") -> bytes:
-    """The document in a form in which equal content is equal bytes, without comments and
-    spacing.
-    """
-    root, _ = _parse(body, where)
-    return ElementTree.canonicalize(
-        ElementTree.tostring(root, encoding="unicode"), strip_text=True
-    ).encode()
+def canonical_element(node: Element) -> bytes:
+    """An element in a form in which equal content is equal bytes, without comments and spacing."""
+    text = ElementTree.tostring(node, encoding="unicode")
+    return ElementTree.canonicalize(text, strip_text=True).encode()

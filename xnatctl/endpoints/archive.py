@@ -1,0 +1,278 @@
+"""An XNAT archive as a sink: documents as XML, files verbatim into resources."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import anyio
+
+from xnatctl.engine.ports import Chunks, Inventory
+from xnatctl.engine.types import Container, Item, Stamp, Unit, Verdict
+from xnatctl.errors import BadReply, Conflict, NotFound
+from xnatctl.model import File, Level, Ref, Session
+from xnatctl.xnat import metadata, paths
+from xnatctl.xnat.client import Xnat
+from xnatctl.xnat.parse import digest_of
+from xnatctl.zipstream import Event as ZipEvent
+
+from .catalogue import (
+    PROJECT_XML,
+    SESSION_XML,
+    SUBJECT_XML,
+    Catalogue,
+    document_key,
+    label_of,
+)
+from .repack import as_zip
+
+Remember = Callable[[str, Mapping[str, str | None]], Awaitable[None]]
+"""Keeps facts of a unit durably: key of the unit, facts (None removes one)."""
+
+
+@dataclass(slots=True)
+class Seat:
+    """What the sink knows of a unit while it runs: the accession ID there, scans and assessors
+    by source name.
+    """
+
+    session_id: str = ""
+    scans: dict[str, str] = field(default_factory=dict)
+    assessors: dict[str, str] = field(default_factory=dict)
+    ensured: set[str] = field(default_factory=set)
+    touched: bool = False
+
+
+class ArchiveSink:
+    """Writes into an archive: documents as XML, files verbatim into resources.
+
+    Requests that write into one resource come one after another (the runner's lanes); first
+    creation is serial per label, since two creators of one label can make two.
+    """
+
+    accepts_zip = True
+    holds_digests = True
+    may_rewrite = False
+
+    def __init__(self, xnat: Xnat, *, remember: Remember) -> None:
+        self.name = xnat.url
+        self._xnat = xnat
+        self._remember = remember
+        self._seats: dict[str, Seat] = {}
+        self._creating: dict[str, anyio.Lock] = defaultdict(anyio.Lock)
+
+    def seat(self, unit: Unit) -> Seat:
+        if unit.key not in self._seats:
+            seat = Seat(session_id=unit.facts.get("session_id", ""))
+            for name, value in unit.facts.items():
+                what, _, source = name.partition(":")
+                if what == "scan":
+                    seat.scans[source] = value
+                elif what == "assessor":
+                    seat.assessors[source] = value
+            self._seats[unit.key] = seat
+        return self._seats[unit.key]
+
+    def prepare(self, unit: Unit, inventory: Inventory) -> Unit:
+        return unit
+
+    async def inventory(self, unit: Unit) -> Inventory:
+        seat = self.seat(unit)
+        target = unit.target
+        try:
+            files = await self._xnat.list_files(target, deep=target.session is not None)
+        except NotFound:
+            seat.session_id = ""
+            return {}
+        names: dict[tuple[Level, str], str] = {}
+        for source, there in seat.scans.items():
+            names["scans", there] = source
+        for label, there in seat.assessors.items():
+            names["assessors", there] = label
+        if any("/assessors/" in file.uri for file in files) and not seat.assessors:
+            names.update(await self._assessor_names(files))
+        found = Catalogue(files, names).inventory()
+        for key in (PROJECT_XML, SUBJECT_XML, SESSION_XML):
+            found[key] = Stamp()
+        for label in seat.assessors:
+            found[document_key(label)] = Stamp()
+        return found
+
+    async def _assessor_names(self, files: list[File]) -> dict[tuple[Level, str], str]:
+        session_id = files[0].uri.partition("/experiments/")[2].partition("/")[0]
+        rows = await self._xnat.rows(f"/data/experiments/{paths.segment(session_id)}/assessors")
+        return {("assessors", row.get("ID", "")): row.get("label", "") for row in rows}
+
+    # --- creation ------------------------------------------------------------------------------
+
+    async def begin(self, unit: Unit) -> None:
+        """See that the project exists; a session label held by another subject is a conflict."""
+        seat = self.seat(unit)
+        if unit.kind == "project":
+            await self._ensure_project(unit)
+        elif unit.target.session is not None:
+            existing = await self.find_session(unit)
+            if existing is not None:
+                seat.session_id = existing.id
+                await self._check_subject(unit, existing)
+
+    async def _ensure_project(self, unit: Unit) -> None:
+        project = unit.target.project
+        if await self._xnat.find_project(project) is not None:
+            return
+        (xml,) = [one.body for one in unit.items if one.key == PROJECT_XML] or [b""]
+        path = paths.project(project)
+        await self._xnat.put_xml(path, metadata.for_project(xml, project=project))
+        await self._remember(unit.key, {"created": "1"})
+
+    async def find_session(self, unit: Unit) -> Session | None:
+        try:
+            return await self._xnat.resolve_session(
+                unit.target.session or "", project=unit.target.project
+            )
+        except NotFound:
+            return None
+
+    async def _check_subject(self, unit: Unit, existing: Session) -> None:
+        subject = await self._xnat.get_subject(unit.target.project, existing.subject_id)
+        label = str(subject.get("data_fields", {}).get("label", ""))
+        if label.lower() != (unit.target.subject or "").lower():
+            raise Conflict(
+                f"the destination has a session {unit.target.session} of another subject, {label}",
+                hint=f"rename one of them; the source's belongs to {unit.target.subject}",
+            )
+
+    # --- writing -------------------------------------------------------------------------------
+
+    async def put(self, unit: Unit, item: Item, chunks: Chunks) -> None:
+        if item.kind == "document":
+            xml = b"".join([chunk async for chunk in chunks])
+            async with self._creating[f"{unit.target.project}/{unit.target.subject}"]:
+                await self._put_document(unit, item, xml)
+            return
+        ref = await self._ensure(unit, item.lane)
+        kept = await self._xnat.put_file(
+            ref,
+            item.path,
+            chunks,
+            size=item.size or 0,
+            overwrite=item.verdict is Verdict.REPLACE,
+        )
+        if kept:
+            raise BadReply(
+                f"{self.name} had {item.key} already and kept its own",
+                why="it was not listed when this run looked",
+            )
+
+    async def put_many(self, unit: Unit, item: Item, events: AsyncIterator[ZipEvent]) -> None:
+        ref = await self._ensure(unit, item.lane)
+        await self._xnat.put_archive(
+            ref, f"{digest_of(unit.key, item.key)[:16]}.zip", as_zip(events)
+        )
+
+    async def _put_document(self, unit: Unit, item: Item, xml: bytes) -> None:
+        target, seat = unit.target, self.seat(unit)
+        seat.touched = True
+        if item.path == "project":
+            return
+        if item.path == "subject":
+            xml = metadata.for_subject(xml, project=target.project, label=target.subject or "")
+            await self._xnat.put_xml(paths.subject(target.project, target.subject or ""), xml)
+        elif item.path == "session":
+            await self._put_session(unit, xml)
+        else:
+            await self._put_assessor(unit, item, xml)
+
+    async def _put_session(self, unit: Unit, xml: bytes) -> None:
+        target, seat = unit.target, self.seat(unit)
+        path = paths.session(replace(target, session_id=None))
+        label = target.session or ""
+        body = metadata.for_session(xml, project=target.project, label=label, scans=seat.scans)
+        seat.session_id = await self._xnat.put_xml(path, body) or seat.session_id
+        if not seat.session_id:
+            existing = await self.find_session(unit)
+            if existing is None:
+                raise BadReply(f"{self.name} took {unit.key} and does not have it")
+            seat.session_id = existing.id
+        # XNAT clears both on every PUT of an existing session, unless it sets one that was empty
+        # (1.8).
+        again = {
+            name: value
+            for name, value in (
+                ("visit", unit.facts.get("visit", "")),
+                ("protocol", unit.facts.get("protocol", "")),
+            )
+            if value
+        }
+        if again:
+            again["xsiType"] = unit.facts.get("xsi_type", "")
+            await self._xnat.put_item(path, again)
+        await self._remember(unit.key, {"session_id": seat.session_id})
+
+    async def _put_assessor(self, unit: Unit, item: Item, xml: bytes) -> None:
+        seat = self.seat(unit)
+        label = item.key.split("/")[1].replace("%2F", "/")
+        ids = {unit.ref.session_id or "": seat.session_id}
+        ids.update({item.ref.session_id or "": seat.assessors.get(label, "")})
+        ids = {old: new for old, new in ids.items() if old and new}
+        body = metadata.for_assessor(
+            xml,
+            project=unit.target.project,
+            label=label,
+            session_id=seat.session_id,
+            ids=ids,
+        )
+        path = (
+            f"/data/experiments/{paths.segment(seat.session_id)}/assessors/{paths.segment(label)}"
+        )
+        seat.assessors[label] = await self._xnat.put_xml(path, body)
+        await self._remember(unit.key, {f"assessor:{label}": seat.assessors[label]})
+
+    async def _ensure(self, unit: Unit, lane: str) -> Ref:
+        """The resource on this server, created with its metadata before its first file."""
+        seat = self.seat(unit)
+        container = next(one for one in unit.containers if one.key == lane)
+        ref = self._here(unit, container)
+        seat.touched = True
+        if lane not in seat.ensured:
+            await self._xnat.ensure_resource(
+                ref,
+                format=container.format,
+                content=container.content,
+                description=container.description,
+                tags=container.tags,
+            )
+            seat.ensured.add(lane)
+        return ref
+
+    def _here(self, unit: Unit, container: Container) -> Ref:
+        seat, source = self.seat(unit), container.ref
+        item = source.item
+        if source.level == "scans" and item:
+            item = seat.scans.get(item, item)
+        label = label_of(container.key)
+        return replace(
+            unit.target,
+            session_id=seat.session_id or None,
+            level=source.level,
+            item=item,
+            side=source.side,
+            resource=label,
+        )
+
+    async def seal(self, unit: Unit, stage: int) -> None:
+        """Create resources that hold no file, and have the server count what it got."""
+        if stage < 2:
+            return
+        seat = self.seat(unit)
+        lanes = {item.lane for item in unit.items if item.kind in ("file", "zip", "import")}
+        for container in unit.containers:
+            if container.key not in lanes:
+                await self._ensure(unit, container.key)
+        if seat.ensured:
+            owner = replace(unit.target, session_id=seat.session_id or None)
+            await self._xnat.refresh_catalog(paths.archive_uri(owner))
+
+    async def abandon(self, unit: Unit) -> None:
+        self.seat(unit).ensured.clear()

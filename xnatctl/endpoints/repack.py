@@ -1,0 +1,47 @@
+"""A zip written from the members of another one while both are on their way. Nothing is
+recompressed.
+
+XNAT unpacks with Java's forward-only reader, which cannot read a stored member whose size and CRC
+follow its body. Such members are wrapped into deflate blocks of kind `stored` as they pass: five
+bytes per 64 KiB, and no member has to be kept until its CRC is known.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterator
+
+from xnatctl.zipstream import DEFLATED, STORED, Event, MemberData, MemberEnd, MemberStart, ZipWriter
+
+
+async def as_zip(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
+    """The archive of the members in `events`, under the names that these carry."""
+    writer = ZipWriter()
+    wrap: zlib._Compress | None = None
+    async for event in events:
+        if isinstance(event, MemberStart):
+            wrap = None
+            if event.method == STORED and (event.crc is None or event.size is None):
+                wrap = zlib.compressobj(0, zlib.DEFLATED, -15)
+                yield writer.start(event.name, method=DEFLATED)
+            else:
+                yield writer.start(
+                    event.name,
+                    method=event.method,
+                    crc=event.crc,
+                    size=event.size,
+                    csize=event.csize,
+                )
+        elif isinstance(event, MemberData):
+            raw = event.raw if wrap is None else wrap.compress(event.plain)
+            if raw:
+                writer.note(len(raw))
+                yield bytes(raw)
+        elif isinstance(event, MemberEnd):
+            if wrap is not None:
+                rest = wrap.flush()
+                writer.note(len(rest))
+                yield rest
+            if after := writer.end(event.crc, event.size, None if wrap else event.csize):
+                yield after
+    yield writer.finish()
