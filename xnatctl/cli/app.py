@@ -7,7 +7,6 @@ imports stand inside the functions that need them.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from xnatctl.engine.events import Bus
     from xnatctl.ui.console import Console, Format
     from xnatctl.xnat.client import Xnat
-
-log = logging.getLogger("xnatctl.cli")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,14 +254,14 @@ class App:
             try:
                 await xnat.transport.logout()
             except XnatctlError as error:
-                log.info("the session was not ended: %s", error)
+                _log("the session was not ended: %s", error)
 
     def remember(self, url: str, username: str, token: str) -> None:
         """Keep a login for the next command; a folder that cannot be written costs only that."""
         try:
             self.logins.keep(url=url, username=username, token=token)
         except XnatctlError as error:
-            log.info("the login was not kept: %s", error)
+            _log("the login was not kept: %s", error)
 
     @staticmethod
     def _is_named(server: Server, what: str) -> bool:
@@ -291,3 +288,9 @@ class App:
 
         async with watching(self) as bus:
             yield bus
+
+
+def _log(message: str, *values: object) -> None:
+    import logging
+
+    logging.getLogger("xnatctl.cli").info(message, *values)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xnatctl.errors import NotFound
@@ -27,9 +30,26 @@ async def find_session(
         if default is None:
             raise
         found = await xnat.resolve_session(session)
-    if subject and subject not in (found.subject, found.subject_id):
+    owner = await _subject_of(xnat, found)
+    if subject and subject.casefold() not in (owner.casefold(), found.subject_id.casefold()):
         raise NotFound(
-            f"no session {session} of subject {subject}",
-            why=f"it belongs to subject {found.subject or found.subject_id}",
+            f"no session {session} of subject {subject}", why=f"it belongs to subject {owner}"
         )
-    return found
+    return replace(found, subject=owner)
+
+
+async def _subject_of(xnat: Xnat, session: Session) -> str:
+    """The label of the session's subject, which the session's own document does not have."""
+    if session.subject or not session.subject_id:
+        return session.subject or session.subject_id
+    item = await xnat.get_subject(session.project, session.subject_id)
+    return str(item.get("data_fields", {}).get("label") or session.subject_id)
+
+
+@contextmanager
+def missing(what: str, hint: str = "") -> Iterator[None]:
+    """Say `what` is missing in the user's words, where the server names an address."""
+    try:
+        yield
+    except NotFound as error:
+        raise NotFound(what, why=error.why, hint=hint or error.hint) from error

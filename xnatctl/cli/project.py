@@ -11,6 +11,7 @@ import asyncclick as click
 from xnatctl.errors import Conflict
 
 from .group import Group, option
+from .lookup import missing
 from .options import list_options
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ async def run_show(app: App, project_id: str) -> None:
     from xnatctl.xnat import paths
 
     async with app.xnat() as xnat:
-        item = await xnat.get_project(project_id)
+        with missing(f"no project {project_id} at {xnat.name}", "xnatctl project list"):
+            item = await xnat.get_project(project_id)
         fields = item.get("data_fields", {})
         own = str(fields.get("ID", project_id))
         access = await xnat.transport.request(
@@ -155,10 +157,8 @@ async def run_create(app: App, options: Create) -> None:
 
 
 def _investigator(item: Mapping[str, Any]) -> str:
-    """The PI's name out of the item's children; empty where the project has none."""
+    """The PI's last name, which XNAT puts among the fields or into a child; empty without one."""
     for child in item.get("children", []):
         if child.get("field") == "PI" and child.get("items"):
-            fields = child["items"][0].get("data_fields", {})
-            names = (fields.get("firstname"), fields.get("lastname"))
-            return " ".join(str(name) for name in names if name)
-    return ""
+            return str(child["items"][0].get("data_fields", {}).get("lastname", ""))
+    return str(item.get("data_fields", {}).get("PI/lastname", ""))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from xnatctl.errors import UsageError
 
 from .group import Group, option
-from .lookup import find_session
+from .lookup import find_session, missing
 from .options import SELECTION, list_options, project_option, session_option, subject_option
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ async def sessions_of(
 ) -> list[tuple[dict[str, str], bool]]:
     """A row for every experiment, and whether it is an imaging session."""
     async with app.xnat() as xnat:
-        found = await xnat.list_experiments(project, subject)
+        of = f" or no subject {subject} in it" if subject else ""
+        with missing(f"no project {project} at {xnat.name}{of}"):
+            found = await xnat.list_experiments(project, subject)
     return [
         (
             {

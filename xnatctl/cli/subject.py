@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import asyncclick as click
 
 from .group import Group
+from .lookup import missing
 from .options import list_options, project_option
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ async def run_list(app: App, project: str, shape: Shape) -> None:
     from xnatctl.ui.console import Column
 
     async with app.xnat() as xnat:
-        subjects = await xnat.list_subjects(project)
+        with missing(f"no project {project} at {xnat.name}", "xnatctl project list"):
+            subjects = await xnat.list_subjects(project)
         sessions = await xnat.list_experiments(project)
     counts = Counter(one.subject_id for one in sessions if one.is_imaging)
     rows = [
@@ -65,7 +67,8 @@ async def run_show(app: App, project: str, label: str) -> None:
     from xnatctl.xnat import paths
 
     async with app.xnat() as xnat:
-        fields = (await xnat.get_subject(project, label)).get("data_fields", {})
+        with missing(f"no subject {label} in project {project}"):
+            fields = (await xnat.get_subject(project, label)).get("data_fields", {})
         subject_id = str(fields.get("ID", label))
         sessions = await xnat.list_experiments(project, subject_id)
         shares = await xnat.rows(f"/data/subjects/{paths.segment(subject_id)}/projects")
