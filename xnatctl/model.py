@@ -70,7 +70,10 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An experiment. `project` is where it was listed; a shared one is primary elsewhere."""
+    """An experiment. `project` is where it was listed; a shared one is primary elsewhere.
+
+    `parent` is the accession ID of the session that an assessor belongs to.
+    """
 
     id: str
     label: str
@@ -80,6 +83,7 @@ class Session:
     xsi_type: str = ""
     date: str = ""
     modality: str = ""
+    parent: str = ""
 
     @property
     def is_imaging(self) -> bool:

@@ -555,7 +555,7 @@ class Transport:
 
 
 class _Watched:
-    """A body that remembers what it failed with: aiohttp reports only that the connection closed."""
+    """A body that remembers what it failed with: aiohttp says only that the connection closed."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
@@ -574,7 +574,7 @@ def encode_query(params: Params) -> str:
     """A query string. Keys keep `:`, `/`, `[`, `]` and `=`: XNAT looks some of them up as sent."""
     if not params:
         return ""
-    pairs = (f"{quote(k, safe=':/[]=,')}={quote(v, safe='')}" for k, v in params.items())
+    pairs = (f"{quote(k, safe=':/[]=,')}={quote(v, safe='/:')}" for k, v in params.items())
     return "?" + "&".join(pairs)
 
 
@@ -590,7 +590,7 @@ def redact(url: str) -> str:
 
 
 def first_words(text: str, most: int = 200) -> str:
-    """What an error page says: its `<h3>` (Restlet's pages), else its title, else its first words."""
+    """What an error page says: its `<h3>` (Restlet's pages), its title, or its first words."""
     for pattern in (r"(?is)<h3>(.*?)</h3>", r"(?is)<title>(.*?)</title>"):
         if found := re.search(pattern, text):
             text = found.group(1)

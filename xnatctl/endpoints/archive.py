@@ -11,7 +11,7 @@ import anyio
 from xnatctl.engine.ports import Chunks, Inventory
 from xnatctl.engine.types import Container, Item, Stamp, Unit, Verdict
 from xnatctl.errors import BadReply, Conflict, NotFound
-from xnatctl.model import File, Level, Ref, Session
+from xnatctl.model import File, Level, Ref, Scan, Session
 from xnatctl.xnat import metadata, paths
 from xnatctl.xnat.client import Xnat
 from xnatctl.xnat.parse import digest_of
@@ -40,8 +40,7 @@ class Seat:
     session_id: str = ""
     scans: dict[str, str] = field(default_factory=dict)
     assessors: dict[str, str] = field(default_factory=dict)
-    ensured: set[str] = field(default_factory=set)
-    touched: bool = False
+    ensured: dict[str, Ref] = field(default_factory=dict)
 
 
 class ArchiveSink:
@@ -55,8 +54,8 @@ class ArchiveSink:
     holds_digests = True
     may_rewrite = False
 
-    def __init__(self, xnat: Xnat, *, remember: Remember) -> None:
-        self.name = xnat.url
+    def __init__(self, xnat: Xnat, *, remember: Remember, name: str = "") -> None:
+        self.name = name or xnat.url
         self._xnat = xnat
         self._remember = remember
         self._seats: dict[str, Seat] = {}
@@ -134,6 +133,9 @@ class ArchiveSink:
         except NotFound:
             return None
 
+    async def list_scans(self, session_id: str) -> list[Scan]:
+        return await self._xnat.list_scans(session_id)
+
     async def _check_subject(self, unit: Unit, existing: Session) -> None:
         subject = await self._xnat.get_subject(unit.target.project, existing.subject_id)
         label = str(subject.get("data_fields", {}).get("label", ""))
@@ -172,8 +174,7 @@ class ArchiveSink:
         )
 
     async def _put_document(self, unit: Unit, item: Item, xml: bytes) -> None:
-        target, seat = unit.target, self.seat(unit)
-        seat.touched = True
+        target = unit.target
         if item.path == "project":
             return
         if item.path == "subject":
@@ -234,17 +235,20 @@ class ArchiveSink:
         seat = self.seat(unit)
         container = next(one for one in unit.containers if one.key == lane)
         ref = self._here(unit, container)
-        seat.touched = True
         if lane not in seat.ensured:
-            await self._xnat.ensure_resource(
-                ref,
-                format=container.format,
-                content=container.content,
-                description=container.description,
-                tags=container.tags,
-            )
-            seat.ensured.add(lane)
-        return ref
+            values = {
+                "format": container.format,
+                "content": container.content,
+                "description": container.description,
+                "tags": container.tags,
+            }
+            if (ref.resource or "").isdigit():
+                number = await self._xnat.create_numbered_resource(ref, **values)
+                seat.ensured[lane] = replace(ref, resource=number)
+            else:
+                await self._xnat.ensure_resource(ref, **values)
+                seat.ensured[lane] = ref
+        return seat.ensured[lane]
 
     def _here(self, unit: Unit, container: Container) -> Ref:
         seat, source = self.seat(unit), container.ref

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
+from xnatctl.engine.plan import UNSAFE_NAME
 from xnatctl.engine.ports import Chunks
 from xnatctl.engine.select import recent, selects
 from xnatctl.engine.types import Container, Item, Left, Selection, Unit
@@ -19,6 +20,7 @@ from xnatctl.model import Ref, Resource, Session, SessionDetail
 from xnatctl.xnat import metadata, paths
 from xnatctl.xnat.client import Xnat
 from xnatctl.xnat.parse import digest_of, parse_session_xml
+from xnatctl.zipstream import why_unsafe
 
 from .catalogue import (
     PROJECT_XML,
@@ -35,8 +37,8 @@ from .catalogue import (
 class XnatSource:
     """Reads a project, a subject or a session out of an archive."""
 
-    def __init__(self, xnat: Xnat, *, target: Ref, metadata: bool = True) -> None:
-        self.name = xnat.url
+    def __init__(self, xnat: Xnat, *, target: Ref, name: str = "", metadata: bool = True) -> None:
+        self.name = name or xnat.url
         self._xnat = xnat
         self._target = target
         self._metadata = metadata
@@ -69,7 +71,8 @@ class XnatSource:
         subjects = await self._xnat.list_subjects(project)
         sessions: dict[str, list[Session]] = defaultdict(list)
         for one in await self._xnat.list_experiments(project):
-            sessions[one.subject_id or one.subject].append(one)
+            if not one.parent:
+                sessions[one.subject_id or one.subject].append(one)
         narrowed = any(rule.what in ("session", "type") for rule in selection.rules)
         for subject in subjects:
             if selection.ref.subject not in (None, subject.id, subject.label):
@@ -157,6 +160,9 @@ class XnatSource:
         detail = await self._xnat.get_session(unit.ref.session_id or "")
         if detail.session.project and detail.session.project != unit.ref.project:
             return _shared_in(unit, detail.session.project)
+        if detail.session.parent:
+            # An assessor that the listing did not tell apart: it travels with its session.
+            return unit
         files = await self._xnat.list_files(unit.ref, deep=True)
         names = {("assessors", one.id): one.label for one in detail.assessors}
         catalogue = Catalogue(files, names)  # type: ignore[arg-type]
@@ -210,9 +216,8 @@ class XnatSource:
             source = _at(unit.ref, place, catalogue.ids.get(key, label))
             containers.append(_container(key, _at(unit.ref, place, label), known))
             for file in catalogue.files.get(key, ()):
-                if file.path.endswith("_catalog.xml"):
-                    reason = "XNAT keeps no file of that name"
-                    left.append(Left(f"{key}/files/{file.path}", "catalog-name", reason))
+                if lost := _cannot_carry(f"{key}/files/{file.path}", file.path):
+                    left.append(lost)
                     continue
                 items.append(
                     Item(
@@ -251,28 +256,37 @@ class XnatSource:
 
     @asynccontextmanager
     async def open(self, unit: Unit, item: Item) -> AsyncIterator[Chunks]:
-        try:
-            if item.kind == "document":
-                yield _one(item.body or await self._xnat.xml(paths.owner(item.ref)))
-            elif item.kind == "file":
-                async with self._xnat.open_file(item.ref, item.path) as chunks:
-                    yield chunks
+        if item.kind == "document":
+            yield _one(item.body or await self._xnat.xml(paths.owner(item.ref)))
+            return
+        async with AsyncExitStack() as stack:
+            if item.kind == "file":
+                body = self._xnat.open_file(item.ref, item.path)
             else:
-                async with self._xnat.open_zip(item.ref) as chunks:
-                    yield chunks
-        except NotFound as error:
-            if item.kind == "file" and error.status == 404:
+                body = self._xnat.open_zip(item.ref)
+            try:
+                chunks = await stack.enter_async_context(body)
+            except NotFound as error:
                 raise Vanished(
                     f"{item.key} is listed by {self._xnat.name} but cannot be read",
                     why=error.why,
                     hint="refresh the catalog of its resource on the source",
                 ) from error
-            raise
+            yield chunks
 
     def member_path(self, item: Item, name: str) -> str:
         label = label_of(item.lane)
         marker = f"/resources/{label}/files/"
         return name.partition(marker if marker in name else "/files/")[2]
+
+
+def _cannot_carry(key: str, path: str) -> Left | None:
+    """Why a file of this name cannot arrive, whoever carries it."""
+    if path.endswith("_catalog.xml"):
+        return Left(key, "catalog-name", "XNAT keeps no file of that name")
+    if reason := why_unsafe(path):
+        return Left(key, UNSAFE_NAME, f"neither a URL nor an archive can carry its name: {reason}")
+    return None
 
 
 def _shared_in(unit: Unit, owner: str) -> Unit:

@@ -14,6 +14,9 @@ from .types import Item, Member, Stamp, Unit, Verdict
 SMALL_MEAN = 1024 * 1024
 MANY = 50
 # XNAT looks such paths up in more than one decoding; only an archive carries them faithfully (1.8).
+UNSAFE_NAME = "unsafe-name"
+"""The code of a file whose name neither a URL nor an archive can carry: its resource's archive
+cannot be read either."""
 ODD_CHARACTERS = frozenset("+%#;[],")
 
 
@@ -98,13 +101,16 @@ def pack(unit: Unit, *, accepts_zip: bool) -> Unit:
         return unit
     groups: dict[str, list[Item]] = defaultdict(list)
     totals: dict[str, int] = defaultdict(int)
+    unfit = {left.key.partition("/files/")[0] for left in unit.left if left.code == UNSAFE_NAME}
     for item in unit.items:
         if item.kind == "file":
             totals[item.lane] += item.bytes
             if item.verdict in (Verdict.COPY, Verdict.REPLACE):
                 groups[item.lane].append(item)
     packed = {
-        lane: zip_of(lane, some) for lane, some in groups.items() if _pays(some, totals[lane])
+        lane: zip_of(lane, some)
+        for lane, some in groups.items()
+        if lane not in unfit and _pays(some, totals[lane])
     }
     rest = tuple(
         item

@@ -37,7 +37,9 @@ from .parse import (
 )
 
 _JSON = {"format": "json"}
-_EXPERIMENT_COLUMNS = "ID,label,project,date,xsiType,modality,subject_ID,subject_label,insert_date"
+_EXPERIMENT_COLUMNS = (
+    "ID,label,project,date,xsiType,modality,subject_ID,subject_label,session_ID,insert_date"
+)
 
 
 class Xnat:
@@ -210,6 +212,23 @@ class Xnat:
         except Conflict:
             return False
         return True
+
+    async def create_numbered_resource(self, ref: Ref, **metadata: str) -> str:
+        """Create a resource whose label is a number, and return its ID.
+
+        In a URL XNAT takes such a label for an ID, so the label goes into the query, and the
+        resource is addressed by its ID ever after.
+        """
+        for one in await self.list_resources(ref):
+            if one.label == ref.resource and one.ref.level == ref.level:
+                return one.id
+        params = {key: value for key, value in metadata.items() if value}
+        params["label"] = ref.resource or ""
+        await self.transport.request("POST", paths.resources(ref), params=params, replay=False)
+        for one in await self.list_resources(ref):
+            if one.label == ref.resource:
+                return one.id
+        raise BadReply(f"{self.name} took the resource {ref} and does not list it")
 
     async def put_file(
         self, ref: Ref, path: str, chunks: AsyncIterator[bytes], *, size: int, overwrite: bool

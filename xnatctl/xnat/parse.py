@@ -90,6 +90,7 @@ def parse_subject(row: Row, project: str) -> Subject:
 def parse_session(row: Row, project: str) -> Session:
     session_id = cell(row, "ID") or cell(row, "URI").rpartition("/")[2]
     xsi_type = cell(row, "xsiType")
+    parent = cell(row, "session_ID")
     return Session(
         id=session_id,
         label=cell(row, "label") or session_id,
@@ -99,6 +100,7 @@ def parse_session(row: Row, project: str) -> Session:
         xsi_type=xsi_type,
         date=cell(row, "date"),
         modality=cell(row, "modality") or modality_of(xsi_type),
+        parent=parent if parent != session_id else "",
     )
 
 
@@ -233,10 +235,11 @@ def parse_session_xml(body: bytes, where: str) -> SessionDetail:
         id=root.get("ID", ""),
         label=root.get("label", "") or root.get("ID", ""),
         project=root.get("project", ""),
-        subject_id=_child(root, "subject_ID") or _child(root, "image_session_ID"),
+        subject_id=_child(root, "subject_ID"),
         xsi_type=root.get(XSI_TYPE, "") or type_of_root(root),
         date=_child(root, "date"),
         modality=root.get("modality", ""),
+        parent=_child(root, "imageSession_ID"),
     )
     ref = Ref(session.project, session=session.label, session_id=session.id)
     return SessionDetail(

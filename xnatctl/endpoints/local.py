@@ -1,0 +1,441 @@
+"""Folders as source and sink. The key of a body is its path below the unit's folder.
+
+A file is written beside its place as `.xnatctl-<16 hex>.part`, proven, synced, and renamed; folders
+are synced when a stage is sealed. So a file under its final name is whole, at any moment. Nothing
+is renamed to make room.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import aiofiles
+import anyio
+import anyio.to_thread
+
+from xnatctl.engine.ports import Chunks, Inventory
+from xnatctl.engine.types import Container, Item, Selection, Stamp, Unit
+from xnatctl.errors import LocalFault, NotFound, Vanished
+from xnatctl.model import Ref
+from xnatctl.zipstream import Event as ZipEvent
+from xnatctl.zipstream import MemberData, MemberEnd, MemberStart, ZipWriter, crc32
+
+BLOCK = 1024 * 1024
+BATCH_FILES = 64
+PART_PREFIX, PART_SUFFIX = ".xnatctl-", ".part"
+
+FileStamp = tuple[str, int, int]
+"""Path, size in bytes, modification time in nanoseconds."""
+
+
+class Digests(Protocol):
+    """A memory of the MD5s of local files, valid while size and modification time stay."""
+
+    async def local_digests(self, files: Iterable[FileStamp]) -> dict[str, str]: ...
+
+    async def keep_local_digests(self, rows: Iterable[tuple[str, int, int, str]]) -> None: ...
+
+
+def path_below(root: Path, key: str) -> Path:
+    """The path of a key below `root`; refuses what would lie elsewhere or cannot be a file name."""
+    parts = key.split("/")
+    for part in parts:
+        if part in ("", ".", "..") or "\0" in part:
+            raise LocalFault(f"{key!r} cannot be a path below {root}")
+        if len(os.fsencode(part)) > 255:
+            raise LocalFault(
+                f"{part[:40]}… cannot be a file name here",
+                why=f"it has {len(os.fsencode(part))} bytes, and 255 are possible",
+            )
+    return root.joinpath(*parts)
+
+
+@contextmanager
+def _words(path: Path) -> Iterator[None]:
+    """Failures of the disk in words a person can act on."""
+    try:
+        yield
+    except OSError as error:
+        raise fault(error, path) from error
+
+
+def fault(error: OSError, path: Path) -> LocalFault:
+    hints = {
+        errno.ENOSPC: "free some space and run the same command again",
+        errno.EDQUOT: "your quota is used up; free some space and run the same command again",
+        errno.EROFS: "choose a folder that can be written with --out",
+        errno.EACCES: "choose a folder that can be written with --out",
+        errno.ENOTDIR: "a file stands where a folder is needed; move it away",
+        errno.EEXIST: "a file stands where a folder is needed; move it away",
+        errno.EISDIR: "a folder stands where a file is needed; move it away",
+    }
+    return LocalFault(
+        f"{path} cannot be written",
+        why=error.strerror or str(error),
+        hint=hints.get(error.errno or 0, ""),
+    )
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Small files gathered in memory, so that one hop to a thread writes many."""
+
+    files: list[tuple[Path, bytes]] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, path: Path, data: bytes) -> bool:
+        self.files.append((path, data))
+        self.size += len(data)
+        return self.size >= BLOCK or len(self.files) >= BATCH_FILES
+
+    def take(self) -> list[tuple[Path, bytes]]:
+        files, self.files, self.size = self.files, [], 0
+        return files
+
+
+class LocalSink:
+    """Writes units into folders below `root`; `folder` names the one of a unit."""
+
+    accepts_zip = True
+    holds_digests = True
+    may_rewrite = False
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        folder: Callable[[Unit], str] = lambda unit: unit.key,
+        digests: Digests | None = None,
+        reread: bool = False,
+    ) -> None:
+        self.name = f"file://{root.absolute()}"
+        self._root = root
+        self._folder = folder
+        self._digests = digests
+        self._reread = reread
+        self._folders: set[Path] = set()
+
+    def path(self, unit: Unit, key: str) -> Path:
+        folder = self._folder(unit)
+        return path_below(self._root, f"{folder}/{key}" if folder else key)
+
+    def prepare(self, unit: Unit, inventory: Inventory) -> Unit:
+        return unit
+
+    async def inventory(self, unit: Unit) -> Inventory:
+        """Size and MD5 of what is there of the unit's files; MD5s are read again where unknown."""
+        wanted: dict[str, str] = {}
+        for item in unit.items:
+            for key in [one.key for one in item.members] or [item.key]:
+                wanted[key] = str(self.path(unit, key))
+        found = await anyio.to_thread.run_sync(_stat_all, wanted)
+        known: dict[str, str] = {}
+        if self._digests is not None and not self._reread:
+            known = await self._digests.local_digests(found.values())
+        fresh = [one for one in found.values() if one[0] not in known]
+        if fresh:
+            read = await anyio.to_thread.run_sync(_hash_all, fresh)
+            known |= {path: digest for path, _, _, digest in read}
+            if self._digests is not None:
+                await self._digests.keep_local_digests(read)
+        return {key: Stamp(one[1], known.get(one[0], "")) for key, one in found.items()}
+
+    async def begin(self, unit: Unit) -> None:
+        folder = self.path(unit, "x").parent
+        with _words(folder):
+            await anyio.to_thread.run_sync(_make_folders, folder)
+
+    async def put(self, unit: Unit, item: Item, chunks: Chunks) -> None:
+        path = self.path(unit, item.key)
+        with _words(path):
+            await anyio.to_thread.run_sync(_make_folders, path.parent)
+            async with _part(path) as part:
+                digest = await _write_blocks(part, chunks)
+                row = await anyio.to_thread.run_sync(_commit, part, path, digest)
+        self._folders.add(path.parent)
+        await self._keep([row])
+
+    async def put_many(self, unit: Unit, item: Item, events: AsyncIterator[ZipEvent]) -> None:
+        """Unpack while it arrives: small members in batches, large ones through a part file."""
+        keys = {member.path: member.key for member in item.members}
+        batch = _Batch()
+        try:
+            async for start in events:
+                assert isinstance(start, MemberStart)
+                path = self.path(unit, keys[start.name])
+                data = await self._member(path, events)
+                if data is not None and batch.add(path, data):
+                    await self._flush(batch)
+        finally:
+            # What is gathered was proven member by member, so it is kept even when the rest fails.
+            with anyio.CancelScope(shield=True):
+                await self._flush(batch)
+
+    async def _member(self, path: Path, events: AsyncIterator[ZipEvent]) -> bytes | None:
+        """One member: its bytes if it is small, None if it was written."""
+        held: list[bytes] = []
+        size = 0
+        async for event in events:
+            if isinstance(event, MemberEnd):
+                return b"".join(held)
+            assert isinstance(event, MemberData)
+            held.append(bytes(event.plain))
+            size += len(event.plain)
+            if size > BLOCK:
+                break
+        with _words(path):
+            await anyio.to_thread.run_sync(_make_folders, path.parent)
+            async with _part(path) as part:
+                digest = await _write_blocks(part, _rest_of_member(held, events))
+                row = await anyio.to_thread.run_sync(_commit, part, path, digest)
+        self._folders.add(path.parent)
+        await self._keep([row])
+        return None
+
+    async def _flush(self, batch: _Batch) -> None:
+        files = batch.take()
+        if files:
+            with _words(files[0][0]):
+                rows = await anyio.to_thread.run_sync(_write_batch, files)
+            self._folders.update(path.parent for path, _ in files)
+            await self._keep(rows)
+
+    async def _keep(self, rows: list[tuple[str, int, int, str]]) -> None:
+        if self._digests is not None:
+            await self._digests.keep_local_digests(rows)
+
+    async def seal(self, unit: Unit, stage: int) -> None:
+        folders, self._folders = self._folders, set()
+        await anyio.to_thread.run_sync(_sync_folders, folders)
+
+    async def abandon(self, unit: Unit) -> None:
+        """Nothing half written stays: part files are removed where they were made."""
+
+
+class LocalSource:
+    """Reads units from folders below `root`, one a folder, in the layout that `LocalSink`
+    writes.
+    """
+
+    def __init__(self, root: Path, *, target: Ref) -> None:
+        self.name = f"file://{root.absolute()}"
+        self._root = root
+        self._target = target
+
+    async def units(self, selection: Selection) -> AsyncIterator[Unit]:
+        names = await anyio.to_thread.run_sync(_folders_in, self._root)
+        for name in names:
+            target = replace(self._target, session=name)
+            yield Unit(key=name, kind="session", ref=target, target=target, label=name)
+
+    async def describe(self, unit: Unit) -> Unit:
+        rows = await anyio.to_thread.run_sync(_read_tree, self._root / unit.key)
+        items, containers = [], {}
+        for key, size, digest in rows:
+            lane, _, path = key.partition("/files/")
+            containers[lane] = Container(lane, replace(unit.ref, resource=lane.rpartition("/")[2]))
+            items.append(
+                Item(
+                    key=key,
+                    kind="file",
+                    lane=lane,
+                    ref=containers[lane].ref,
+                    path=path,
+                    size=size,
+                    digest=digest,
+                )
+            )
+        return replace(unit, items=tuple(items), containers=tuple(containers.values()))
+
+    @asynccontextmanager
+    async def open(self, unit: Unit, item: Item) -> AsyncIterator[Chunks]:
+        folder = self._root / unit.key
+        if item.kind == "file":
+            yield _read_blocks(path_below(folder, item.key))
+            return
+        paths = [(one.path, path_below(folder, one.key)) for one in item.members]
+        yield _zip_of(paths)
+
+    def member_path(self, item: Item, name: str) -> str:
+        return name
+
+
+# --- files, asynchronously
+# -------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _part(path: Path) -> AsyncIterator[Path]:
+    """A name beside `path` for what is not proven yet; removed unless it was renamed away."""
+    part = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}")
+    try:
+        yield part
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+async def _write_blocks(path: Path, chunks: AsyncIterator[bytes]) -> str:
+    """Write in blocks of 1 MiB, each one hop to a thread; the MD5 of what was written."""
+    md5 = hashlib.md5(usedforsecurity=False)
+    held: list[bytes] = []
+    size = 0
+    async with aiofiles.open(path, "xb", buffering=0) as file:
+        async for chunk in chunks:
+            md5.update(chunk)
+            held.append(chunk)
+            size += len(chunk)
+            if size >= BLOCK:
+                await _write_all(file, b"".join(held))
+                held, size = [], 0
+        await _write_all(file, b"".join(held))
+    return md5.hexdigest()
+
+
+class _Writable(Protocol):
+    async def write(self, data: bytes, /) -> int: ...
+
+
+async def _write_all(file: _Writable, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[await file.write(view) :]  # type: ignore[arg-type]
+
+
+async def _rest_of_member(
+    held: list[bytes], events: AsyncIterator[ZipEvent]
+) -> AsyncIterator[bytes]:
+    for chunk in held:
+        yield chunk
+    async for event in events:
+        if isinstance(event, MemberEnd):
+            return
+        if isinstance(event, MemberData):
+            yield bytes(event.plain)
+
+
+async def _read_blocks(path: Path) -> AsyncIterator[bytes]:
+    try:
+        async with aiofiles.open(path, "rb", buffering=0) as file:
+            while block := await file.read(BLOCK):
+                yield block
+    except FileNotFoundError as error:
+        raise Vanished(f"{path} is gone") from error
+    except OSError as error:
+        raise LocalFault(f"{path} cannot be read", why=error.strerror or str(error)) from error
+
+
+async def _zip_of(paths: list[tuple[str, Path]]) -> AsyncIterator[bytes]:
+    """A stored archive, each file read twice: its CRC must stand before it."""
+    writer = ZipWriter()
+    for name, path in paths:
+        crc = size = 0
+        async for block in _read_blocks(path):
+            crc = crc32(block, crc)
+            size += len(block)
+        yield writer.start(name, crc=crc, size=size)
+        async for block in _read_blocks(path):
+            writer.note(len(block))
+            yield block
+        if after := writer.end(crc, size):
+            yield after
+    yield writer.finish()
+
+
+# --- files, on a thread
+# ----------------------------------------------------------------------------
+
+
+def _make_folders(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _commit(part: Path, path: Path, digest: str) -> tuple[str, int, int, str]:
+    """Sync the part file and give it its name; in this order a crash leaves no short file."""
+    handle = os.open(part, os.O_RDONLY)
+    try:
+        os.fdatasync(handle)
+        facts = os.fstat(handle)
+    finally:
+        os.close(handle)
+    part.replace(path)
+    return str(path), facts.st_size, facts.st_mtime_ns, digest
+
+
+def _write_batch(files: list[tuple[Path, bytes]]) -> list[tuple[str, int, int, str]]:
+    rows = []
+    for path, data in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}")
+        try:
+            part.write_bytes(data)
+            digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+            rows.append(_commit(part, path, digest))
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+    return rows
+
+
+def _sync_folders(folders: set[Path]) -> None:
+    for folder in folders:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _stat_all(paths: dict[str, str]) -> dict[str, FileStamp]:
+    found = {}
+    for key, path in paths.items():
+        try:
+            facts = Path(path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise fault(error, Path(path)) from error
+        if not stat.S_ISREG(facts.st_mode):
+            raise LocalFault(
+                f"{path} is in the way",
+                why="it is not a file",
+                hint="move it away and run the same command again",
+            )
+        found[key] = (path, facts.st_size, facts.st_mtime_ns)
+    return found
+
+
+def _hash_all(files: list[FileStamp]) -> list[tuple[str, int, int, str]]:
+    rows = []
+    for path, size, mtime_ns in files:
+        with Path(path).open("rb") as file:
+            digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+        rows.append((path, size, mtime_ns, digest.hexdigest()))
+    return rows
+
+
+def _folders_in(root: Path) -> list[str]:
+    if not root.is_dir():
+        raise NotFound(f"no folder {root}")
+    return sorted(one.name for one in root.iterdir() if one.is_dir())
+
+
+def _read_tree(folder: Path) -> list[tuple[str, int, str]]:
+    if not folder.is_dir():
+        raise Vanished(f"{folder} is gone")
+    rows = []
+    for path in sorted(folder.rglob("*")):
+        key = path.relative_to(folder).as_posix()
+        if path.is_file() and "/files/" in key and not path.name.endswith(PART_SUFFIX):
+            ((_, size, _, digest),) = _hash_all([(str(path), path.stat().st_size, 0)])
+            rows.append((key, size, digest))
+    return rows

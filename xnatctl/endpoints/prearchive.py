@@ -1,0 +1,452 @@
+"""DICOM by import: a sink in front of another one, which takes everything that is not imported.
+
+The steps for one session, chosen so that nothing half done can archive itself:
+
+1. scans go one after another into one prearchive entry, opened with `SOURCE=uploader` and
+   `prevent_auto_commit=true`, which keep the server's idle-session job away; both are read back;
+2. a DICOM object leaves this process only after its CRC and MD5 have agreed, since an importer
+   stores
+   entries as they arrive; it is held in memory to 16 MiB, beyond that on disk;
+3. objects are named by their SOP Instance UID, so that the entry's listing proves each of them;
+4. the entry is built, listed, compared, and archived once, under a label that must be free;
+5. the archived scans are found again by series UID, and the map is remembered.
+
+A session that cannot be completed has its entry deleted, by the address that was stored before
+anything was sent into it. Entries that are not ours are never touched. A scan that import could not
+keep as it is goes by copy, and the unit says so.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from typing import IO
+
+import anyio
+import anyio.to_thread
+
+from xnatctl.engine.ports import Chunks, Inventory
+from xnatctl.engine.types import Container, Item, Member, Stamp, Unit, Verdict
+from xnatctl.errors import (
+    Conflict,
+    Corrupt,
+    PermissionDenied,
+    Refused,
+    Replan,
+    ServerFault,
+)
+from xnatctl.model import PrearchiveEntry
+from xnatctl.retry import Sleep
+from xnatctl.xnat.imports import Imports, StillArchiving, entry_of
+from xnatctl.xnat.parse import digest_of
+from xnatctl.zipstream import Event as ZipEvent
+from xnatctl.zipstream import MemberData, MemberEnd, MemberStart, ZipWriter
+
+from .archive import ArchiveSink, Remember
+from .catalogue import SESSION_XML, label_of
+
+IN_MEMORY = 16 * 1024 * 1024
+PIECE = 256 * 1024
+DICOM_TAGS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How long the server is waited for, in seconds: between looks, to build, and to archive."""
+
+    poll: float = 0.25
+    poll_most: float = 5.0
+    build: float = 600.0
+    archive: float = 10800.0
+
+
+@dataclass(slots=True)
+class _Intake:
+    """A session on its way in: its entry, the objects sent by scan, and what each was called."""
+
+    entry: PrearchiveEntry | None = None
+    sent: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    resent: bool = False
+
+
+class PrearchiveSink:
+    """Imports the DICOM of imaging sessions, and hands the rest to `archive`."""
+
+    accepts_zip = True
+    holds_digests = True
+    may_rewrite = True
+
+    def __init__(
+        self,
+        archive: ArchiveSink,
+        imports: Imports,
+        *,
+        remember: Remember,
+        waiting: Waiting | None = None,
+        sleep: Sleep = anyio.sleep,
+    ) -> None:
+        self.name = archive.name
+        self._archive = archive
+        self._imports = imports
+        self._remember = remember
+        self._waiting = waiting or Waiting()
+        self._sleep = sleep
+        self._intakes: dict[str, _Intake] = {}
+
+    # --- the plan ------------------------------------------------------------------------------
+
+    def prepare(self, unit: Unit, inventory: Inventory) -> Unit:
+        """Turn the files of each importable scan into one import item; note why others are
+        copied.
+        """
+        if unit.kind != "session":
+            return unit
+        files: dict[str, list[Item]] = defaultdict(list)
+        for item in unit.items:
+            if item.kind == "file":
+                files[item.lane].append(item)
+        imported, notes = {}, list(unit.notes)
+        for container in unit.containers:
+            some = files.get(container.key, [])
+            if not some or container.ref.level != "scans" or not _is_dicom(container):
+                continue
+            reason = _why_copy(unit, container, some, inventory)
+            if reason:
+                if reason != _ALREADY:
+                    notes.append(f"scan {container.ref.item} goes by copy: {reason}")
+            else:
+                imported[container.key] = _import_item(unit, container, some)
+        if not imported:
+            return replace(unit, notes=tuple(notes))
+        items = [
+            replace(one, stage=1) if one.kind == "document" else one
+            for one in unit.items
+            if one.kind != "file" or one.lane not in imported
+        ]
+        return replace(unit, items=(*imported.values(), *items), notes=tuple(notes))
+
+    async def inventory(self, unit: Unit) -> Inventory:
+        found = dict(await self._archive.inventory(unit))
+        for item in unit.items:
+            if item.kind == "import" and item.key in found:
+                found[item.key] = Stamp(count=found[item.key].count, uid=item.uid)
+        return found
+
+    # --- writing -------------------------------------------------------------------------------
+
+    async def begin(self, unit: Unit) -> None:
+        await self._archive.begin(unit)
+        if any(item.kind == "import" for item in unit.to_move):
+            if self._archive.seat(unit).session_id:
+                raise Conflict(
+                    f"the destination already has a session {unit.target.session}",
+                    why="its scans differ from the source's, and importing would merge the two",
+                    hint="use --dicom copy, or rename or remove the session there",
+                )
+            await self._drop_leftover(unit)
+            self._intakes[unit.key] = _Intake()
+
+    async def _drop_leftover(self, unit: Unit) -> None:
+        """Delete the entry of an earlier run that died; its address was stored before it was
+        used.
+        """
+        address = unit.facts.get("entry", "")
+        if not address:
+            return
+        left = await self._imports.find_entry(entry_of(address))
+        if left is not None and left.is_ours:
+            await self._imports.delete(left)
+        await self._remember(unit.key, {"entry": None})
+
+    async def put(self, unit: Unit, item: Item, chunks: Chunks) -> None:
+        await self._archive.put(unit, item, chunks)
+
+    async def put_many(self, unit: Unit, item: Item, events: AsyncIterator[ZipEvent]) -> None:
+        if item.kind != "import":
+            await self._archive.put_many(unit, item, events)
+            return
+        intake = self._intakes[unit.key]
+        target = unit.target
+        params = {
+            "project": target.project,
+            "subject": target.subject or "",
+            "session": target.session or "",
+            "SOURCE": "uploader",
+            "prevent_auto_commit": "true",
+            "dest": _destination(unit, intake.entry),
+        }
+        answer = await self._imports.import_zip(self._objects(unit, item, events), params=params)
+        if not answer:
+            raise Refused(f"{self.name} took the archive of {item.key} and imported nothing of it")
+        await self._take_entry(unit, intake, [entry_of(uri) for uri in answer])
+
+    async def _take_entry(
+        self, unit: Unit, intake: _Intake, entries: list[PrearchiveEntry]
+    ) -> None:
+        """Keep the entry that the import made, after a look at whether it is where it should be."""
+        first = entries[0]
+        if intake.entry is None:
+            await self._remember(unit.key, {"entry": first.url})
+            intake.entry = first
+        if first.project != unit.target.project:
+            raise PermissionDenied(
+                f"the import went to project {first.project} instead of {unit.target.project}",
+                why=f"{self.name} ignores a project that it does not let us import into",
+            )
+        same = {(one.timestamp, one.folder) for one in (*entries, intake.entry)}
+        if len(same) > 1:
+            raise Corrupt(
+                f"{unit.key} was split over {len(same)} prearchive entries",
+                why="another import of the same study may be under way",
+            )
+        found = await self._imports.find_entry(first)
+        if found is None or found.status not in ("RECEIVING", "_RECEIVING"):
+            state = found.status if found else "gone"
+            raise Corrupt(f"the prearchive entry of {unit.key} did not wait: it is {state}")
+        if not found.is_ours:
+            raise Refused(
+                f"{self.name} does not keep imports waiting until they are complete",
+                why="it ignores SOURCE and prevent_auto_commit",
+                hint="set the project's prearchive to manual, or use --dicom copy",
+            )
+
+    async def _objects(
+        self, unit: Unit, item: Item, events: AsyncIterator[ZipEvent]
+    ) -> AsyncIterator[bytes]:
+        """A zip of the proven objects of one scan, each sent only when it is whole."""
+        intake = self._intakes[unit.key]
+        scan = _scan_of(item)
+        intake.sent[scan] = set()
+        writer = ZipWriter()
+        with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as held:
+            async for event in events:
+                if isinstance(event, MemberStart):
+                    held.seek(0)
+                    held.truncate()
+                elif isinstance(event, MemberData):
+                    held.write(event.plain)
+                elif isinstance(event, MemberEnd):
+                    held.seek(0)
+                    uid = await self._checked_uid(unit, item, event.name, held)
+                    intake.sent[scan].add(uid)
+                    yield writer.start(f"{scan}/{uid}.dcm", crc=event.crc, size=event.size)
+                    held.seek(0)
+                    while piece := held.read(PIECE):
+                        writer.note(len(piece))
+                        yield piece
+                    if after := writer.end(event.crc, event.size):
+                        yield after
+        yield writer.finish()
+
+    async def _checked_uid(self, unit: Unit, item: Item, name: str, held: IO[bytes]) -> str:
+        """The SOP Instance UID of an object that an import will keep where it belongs."""
+        scan = _scan_of(item)
+        header = _read_header(held)
+        problem = ""
+        if header is None:
+            problem = f"not-dicom:{name} is not DICOM"
+        elif header["SOPInstanceUID"] in self._intakes[unit.key].sent[scan]:
+            problem = f"twice:{name} has the SOP Instance UID of another object"
+        elif unit.facts.get("uid") and header["StudyInstanceUID"] != unit.facts["uid"]:
+            problem = f"other-study:{name} belongs to another study"
+        elif header["SeriesNumber"] != scan:
+            problem = f"series-number:its series number is {header['SeriesNumber'] or 'missing'}"
+        if problem or header is None:
+            await self._by_copy(unit, item, problem.partition(":")[2])
+        assert header is not None
+        return header["SOPInstanceUID"]
+
+    async def _by_copy(self, unit: Unit, item: Item, reason: str) -> None:
+        await self._remember(unit.key, {f"copy:{item.key}": reason})
+        raise Replan(f"scan {_scan_of(item)} cannot be imported as it is: {reason}")
+
+    # --- completion ----------------------------------------------------------------------------
+
+    async def seal(self, unit: Unit, stage: int) -> None:
+        if stage == 0 and unit.key in self._intakes:
+            await self._archive_once(unit, self._intakes[unit.key])
+        await self._archive.seal(unit, stage)
+
+    async def _archive_once(self, unit: Unit, intake: _Intake) -> None:
+        entry = intake.entry
+        if entry is None:
+            return
+        await self._imports.build(entry)
+        await self._wait_until_built(unit, entry)
+        await self._compare(unit, intake, entry)
+        if await self._archive.find_session(unit) is not None:
+            raise Conflict(
+                f"the destination got a session {unit.target.session} while this one was sent",
+                hint="rename or remove one of them",
+            )
+        target = unit.target
+        try:
+            await self._imports.archive(
+                entry,
+                project=target.project,
+                subject=target.subject or "",
+                session=target.session or "",
+            )
+        except StillArchiving:
+            await self._wait_until_archived(unit, entry)
+        await self._map_scans(unit)
+        del self._intakes[unit.key]
+
+    async def _wait_until_built(self, unit: Unit, entry: PrearchiveEntry) -> None:
+        async for found in self._looks(entry, self._waiting.build):
+            if found is None:
+                raise Corrupt(f"the prearchive entry of {unit.key} is gone before it was archived")
+            if found.status == "READY":
+                return
+            if found.status in ("ERROR", "CONFLICT"):
+                raise ServerFault(f"{self.name} could not build {unit.key}: it is {found.status}")
+        raise ServerFault(
+            f"{self.name} did not build {unit.key} within {self._waiting.build:.0f} s"
+        )
+
+    async def _wait_until_archived(self, unit: Unit, entry: PrearchiveEntry) -> None:
+        """The answer was lost while the server may go on: look until it has ended, never resend."""
+        async for found in self._looks(entry, self._waiting.archive):
+            if found is None:
+                if await self._archive.find_session(unit) is not None:
+                    return
+                raise Corrupt(f"{unit.key} is neither in the prearchive nor in the archive")
+            if found.status in ("ERROR", "CONFLICT"):
+                raise Conflict(f"{self.name} could not archive {unit.key}: it is {found.status}")
+        raise ServerFault(f"{self.name} is still archiving {unit.key}")
+
+    async def _looks(
+        self, entry: PrearchiveEntry, most: float
+    ) -> AsyncIterator[PrearchiveEntry | None]:
+        pause, waited = self._waiting.poll, 0.0
+        while waited <= most:
+            yield await self._imports.find_entry(entry)
+            await self._sleep(pause)
+            waited += pause
+            pause = min(pause * 1.5, self._waiting.poll_most)
+
+    async def _compare(self, unit: Unit, intake: _Intake, entry: PrearchiveEntry) -> None:
+        """Every object sent must be listed in the entry, by name. A second shortfall is a
+        refusal.
+        """
+        listed: set[str] = set()
+        for scan in await self._imports.list_entry_scans(entry):
+            for file in await self._imports.list_entry_files(entry, scan):
+                listed.add(file.path.rpartition("/")[2].removesuffix(".dcm"))
+        for item in unit.to_move:
+            if item.kind != "import":
+                continue
+            missing = intake.sent[_scan_of(item)] - listed
+            if not missing:
+                continue
+            said = f"{len(missing)} of {len(item.members)} objects did not arrive"
+            if unit.facts.get(f"short:{item.key}"):
+                await self._by_copy(
+                    unit, item, f"the destination's rules refuse {len(missing)} objects"
+                )
+            await self._remember(unit.key, {f"short:{item.key}": said})
+            raise Replan(f"{item.key}: {said}; sending the session once more")
+
+    async def _map_scans(self, unit: Unit) -> None:
+        """Find the source's scans again by series UID, and remember where each one went."""
+        session = await self._archive.find_session(unit)
+        if session is None:
+            raise Corrupt(f"{self.name} archived {unit.key} and does not have it")
+        seat = self._archive.seat(unit)
+        seat.session_id = session.id
+        there = await self._archive.list_scans(session.id)
+        by_uid = {scan.uid: scan.id for scan in there if scan.uid}
+        ids = {scan.id for scan in there}
+        facts: dict[str, str | None] = {"session_id": session.id, "entry": None}
+        for item in unit.items:
+            if item.kind != "import":
+                continue
+            scan = _scan_of(item)
+            found = by_uid.get(item.uid) or (scan if scan in ids else "")
+            if not found:
+                raise Corrupt(f"scan {scan} of {unit.key} is not in the archived session")
+            seat.scans[scan] = found
+            facts[f"scan:{scan}"] = found
+            facts[f"imported:{item.key}"] = item.digest
+        await self._remember(unit.key, facts)
+
+    async def abandon(self, unit: Unit) -> None:
+        """Delete our entry, so that nothing incomplete can be archived by anybody later."""
+        intake = self._intakes.get(unit.key)
+        if intake is not None and intake.entry is not None:
+            found = await self._imports.find_entry(intake.entry)
+            if found is not None and found.is_ours and "ARCHIVING" not in found.status:
+                await self._imports.delete(found)
+            await self._remember(unit.key, {"entry": None})
+        self._intakes[unit.key] = _Intake()
+        await self._archive.abandon(unit)
+
+
+_ALREADY = "already there as a copy"
+
+
+def _is_dicom(container: Container) -> bool:
+    return label_of(container.key) == "DICOM" or container.format == "DICOM"
+
+
+def _why_copy(unit: Unit, container: Container, files: list[Item], inventory: Inventory) -> str:
+    """Why a scan is not imported; empty when it is."""
+    key, scan = container.key, container.ref.item or ""
+    if reason := unit.facts.get(f"copy:{key}", ""):
+        return reason
+    if unit.facts.get(f"imported:{key}"):
+        return ""
+    if label_of(key) != "DICOM":
+        return "its DICOM is not in a resource called DICOM"
+    if not (scan.isascii() and scan.isdigit()):
+        return "its ID is not a series number"
+    if SESSION_XML not in inventory:
+        return ""
+    if any(item.key in inventory for item in files):
+        return _ALREADY
+    if key in inventory:
+        return ""
+    return "the session is archived already, and importing into it would merge"
+
+
+def _import_item(unit: Unit, container: Container, files: list[Item]) -> Item:
+    scan = container.ref.item or ""
+    stamps = sorted(f"{one.path}\t{one.size}\t{one.digest}" for one in files)
+    return Item(
+        key=container.key,
+        kind="import",
+        lane="import",
+        ref=files[0].ref,
+        members=tuple(Member(one.key, one.path, one.size, one.digest) for one in files),
+        digest=digest_of(*stamps),
+        uid=unit.facts.get(f"series:{scan}", ""),
+        stage=0,
+        verdict=Verdict.COPY,
+    )
+
+
+def _scan_of(item: Item) -> str:
+    return (item.ref.item or "").strip()
+
+
+def _destination(unit: Unit, entry: PrearchiveEntry | None) -> str:
+    if entry is None:
+        return f"/prearchive/projects/{unit.target.project}"
+    return f"/prearchive/projects/{entry.project}/{entry.timestamp}/{entry.folder}"
+
+
+def _read_header(body: IO[bytes]) -> dict[str, str] | None:
+    """The identifying elements of a DICOM object; None for what is no DICOM with an instance
+    UID.
+    """
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        header = dcmread(body, stop_before_pixels=True, specific_tags=list(DICOM_TAGS))
+    except (InvalidDicomError, EOFError, ValueError, NotImplementedError, AttributeError):
+        return None
+    found = {name: str(header.get(name, "") or "").strip() for name in DICOM_TAGS}
+    return found if found["SOPInstanceUID"] else None

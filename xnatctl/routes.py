@@ -1,0 +1,94 @@
+"""The table of verbs: which source, which sink, and how they are put together. A new verb is a row
+here.
+
+    verb               source               sink
+    session download   XnatSource           LocalSink: D/LABEL/scans/…
+    project transfer   XnatSource           ArchiveSink (copy), PrearchiveSink in front of it
+    (import)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from xnatctl.endpoints.archive import ArchiveSink
+from xnatctl.endpoints.local import LocalSink
+from xnatctl.endpoints.prearchive import PrearchiveSink, Waiting
+from xnatctl.endpoints.xnat_source import XnatSource
+from xnatctl.engine.events import Bus
+from xnatctl.engine.ports import Sink, Source
+from xnatctl.engine.runner import Options, Run, Stop
+from xnatctl.engine.state import Pair, StateStore, locked
+from xnatctl.engine.types import Report, Selection
+from xnatctl.model import Ref
+from xnatctl.xnat.client import Xnat
+from xnatctl.xnat.imports import Imports
+
+Dicom = Literal["import", "copy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every run needs beside its ends: state, observers, a way to stop, and how to behave."""
+
+    state: StateStore
+    bus: Bus
+    options: Options
+    stop: Stop
+
+
+async def run(desk: Desk, source: Source, sink: Sink, selection: Selection) -> Report:
+    """One run over one pair of ends, alone on it: the lock dies with this process."""
+    work = Run(source, sink, options=desk.options, state=desk.state, bus=desk.bus, stop=desk.stop)
+    if desk.options.dry_run:
+        return await work(selection)
+    with locked(desk.state.path.parent / "locks", work.pair):
+        return await work(selection)
+
+
+async def transfer(
+    desk: Desk,
+    source: Xnat,
+    destination: Xnat,
+    selection: Selection,
+    *,
+    project: str,
+    dicom: Dicom = "import",
+    waiting: Waiting | None = None,
+) -> Report:
+    """A project, or what is selected of it, into `project` of another server."""
+    ends = XnatSource(source, target=Ref(project), name=f"{source.url}/{selection.ref.project}")
+    name = f"{destination.url}/{project}"
+    remember = _remember(desk.state, Pair(ends.name, name))
+    archive = ArchiveSink(destination, name=name, remember=remember)
+    sink: Sink = archive
+    if dicom == "import":
+        sink = PrearchiveSink(archive, Imports(destination), remember=remember, waiting=waiting)
+    return await run(desk, ends, sink, selection)
+
+
+async def download(
+    desk: Desk,
+    source: Xnat,
+    selection: Selection,
+    *,
+    out: Path,
+    folder: str,
+    reread: bool = False,
+) -> Report:
+    """One session into `out/folder/scans/…`; what is there already and equal is kept."""
+    ends = XnatSource(source, target=selection.ref, name=source.url, metadata=False)
+    sink = LocalSink(out, folder=lambda unit: folder, digests=desk.state, reread=reread)
+    return await run(desk, ends, sink, selection)
+
+
+def _remember(
+    state: StateStore, pair: Pair
+) -> Callable[[str, Mapping[str, str | None]], Awaitable[None]]:
+    async def remember(unit: str, facts: Mapping[str, str | None]) -> None:
+        await state.remember(pair, unit, facts)
+
+    return remember
