@@ -10,7 +10,7 @@ import asyncclick as click
 
 from xnatctl.errors import Conflict
 
-from .group import Group, option
+from .group import Group, Lazy, option
 from .lookup import missing
 from .options import list_options
 
@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from xnatctl.cli.app import App
     from xnatctl.ui.shape import Shape
 
-project = Group("project", help="Projects: list, show, create and transfer them.")
+_TRANSFER = "xnatctl.cli.transfer"
+project = Group(
+    "project",
+    help="Projects: list, show, create and transfer them.",
+    lazy={
+        "transfer": Lazy(f"{_TRANSFER}:transfer", "Copy a project to another server."),
+        "transfer-check": Lazy(f"{_TRANSFER}:transfer_check", "Look at both ends beforehand."),
+        "transfer-status": Lazy(f"{_TRANSFER}:transfer_status", "Show the latest transfer."),
+        "transfer-history": Lazy(f"{_TRANSFER}:transfer_history", "List the transfers run here."),
+    },
+)
 
 
 @project.command("list")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from xnatctl.errors import UsageError
 
-from .group import Group, option
+from .group import Group, Lazy, option
 from .lookup import find_session, missing
 from .options import SELECTION, list_options, project_option, session_option, subject_option
 
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from xnatctl.cli.app import App
     from xnatctl.ui.shape import Shape
 
-session = Group("session", help="Imaging sessions: list, show and download them.")
+session = Group(
+    "session",
+    help="Imaging sessions: list, show and download them.",
+    lazy={"download": Lazy("xnatctl.cli.download:session_download", "Download one, verified.")},
+)
 
 # What people say, where XNAT's type says something else.
 ALIASES = {"OCT": "OPT", "PT": "PET"}

@@ -240,9 +240,11 @@ class XnatSource:
         )
 
     def _selected(self, place: Place, label: str, types: Mapping[str, str]) -> bool:
+        level, item, _ = place
+        if (level or "own") not in self._selection.levels:
+            return False
         if not selects(self._selection, "resource", label):
             return False
-        level, item, _ = place
         if level != "scans":
             return not any(
                 rule.include and rule.what in ("scan", "scan-type")

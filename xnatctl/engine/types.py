@@ -26,14 +26,16 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What was asked for. `ref` is the root; rules narrow it; `since` keeps sessions dated on or
-    after (ISO date).
+    """What was asked for. `ref` is the root; rules narrow it.
+
+    `since` keeps sessions dated on or after it (ISO date). `levels` are where resources hang whose
+    files are wanted; `own` stands for the thing itself.
     """
 
     ref: Ref
     rules: tuple[Rule, ...] = ()
     since: str = ""
-    metadata: bool = True
+    levels: frozenset[str] = frozenset({"own", "scans", "assessors", "reconstructions"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,56 @@
+"""What commands that move data share: the desk of a run, its exit code, where state lives."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xnatctl.cli.app import App
+    from xnatctl.config import Server
+    from xnatctl.engine.runner import Options
+    from xnatctl.engine.state import StateStore
+    from xnatctl.routes import Desk
+
+DEFAULT_WORKERS = 4
+"""XNAT's database pool is shared by all its users: more at once makes most sites slower."""
+
+
+def state_path(environ: Mapping[str, str]) -> Path:
+    """`$XDG_STATE_HOME/xnatctl/state.db`: one store for all profiles."""
+    base = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME", "~")) / ".local/state")
+    return Path(base).expanduser() / "xnatctl" / "state.db"
+
+
+@asynccontextmanager
+async def open_state(app: App) -> AsyncIterator[StateStore]:
+    from xnatctl.engine.state import StateStore
+
+    async with StateStore.open(state_path(app.environ)) as state:
+        yield state
+
+
+@asynccontextmanager
+async def desk(app: App, options: Options) -> AsyncIterator[Desk]:
+    """State, observers and signals for one run; the first signal asks it to stop."""
+    from xnatctl.engine.runner import Stop
+    from xnatctl.routes import Desk
+
+    stop = Stop()
+    async with open_state(app) as state, app.watching() as bus:
+        with app.graceful(stop.ask):
+            yield Desk(state, bus, options, stop)
+
+
+def workers(given: int | None, *servers: Server) -> int:
+    """How many things at once: the flag, else the smallest that a profile names, else 4."""
+    named = [one.workers for one in servers if one.workers]
+    return given or (min(named) if named else DEFAULT_WORKERS)
+
+
+def command_line(app: App) -> str:
+    """The command as it can be typed again. No secret is ever an argument."""
+    return shlex.join(["xnatctl", *app.argv])
