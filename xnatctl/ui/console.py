@@ -213,7 +213,7 @@ class Console:
                 Text(column.words.upper()),
                 justify="right" if column.right else "left",
                 overflow="fold",
-                no_wrap=at == 0,
+                no_wrap=at == 0 or column.right,
             )
         for row in cells:
             table_.add_row(*(Text(text) for text in row))

@@ -267,7 +267,8 @@ class Bar:
         columns = self._rich.width
         lines = [self._bar_line(columns), self._figures_line(columns)]
         shown = sorted(self.tally.active.values(), key=lambda one: -one.moved)
-        lines += [self._unit_line(one, columns) for one in shown[:SHOWN_UNITS]]
+        names = max((width(visible(one.label)) for one in shown[:SHOWN_UNITS]), default=0)
+        lines += [self._unit_line(one, columns, names) for one in shown[:SHOWN_UNITS]]
         if len(shown) > SHOWN_UNITS:
             lines.append(_cut(f"  and {len(shown) - SHOWN_UNITS} more", columns))
         return Text("\n").join(Text.from_ansi(line) for line in lines)
@@ -303,10 +304,11 @@ class Bar:
             parts.append(f"{tally.failed} failed")
         return _cut("  ".join(parts), columns)
 
-    def _unit_line(self, one: _Active, columns: int) -> str:
+    def _unit_line(self, one: _Active, columns: int, names: int) -> str:
         figures = f"{size(one.moved)} of {size(one.total)}" if one.total else size(one.moved)
-        room = max(8, columns - len(figures) - 5)
-        return f"  {_cut(visible(one.label), room)}  {figures}"
+        room = min(names, max(8, columns - len(figures) - 5))
+        label = _cut(visible(one.label), room)
+        return f"  {label}{' ' * (room - width(label))}  {figures}"
 
 
 def progress(console: Console, mode: str) -> Progress:

@@ -61,7 +61,10 @@ def as_yaml(data: object) -> str:
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     plain = json.loads(json.dumps(data, default=str))
-    return str(yaml.dump(plain, Dumper=dumper, sort_keys=False, allow_unicode=True))
+    text = str(yaml.dump(plain, Dumper=dumper, sort_keys=False, allow_unicode=True))
+    if _JSON_RISK.search(text):
+        text = str(yaml.dump(plain, Dumper=dumper, sort_keys=False, allow_unicode=False))
+    return text
 
 
 def as_csv(rows: Iterable[Row], columns: Sequence[str], *, header: bool) -> str:
