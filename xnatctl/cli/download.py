@@ -11,7 +11,7 @@ import asyncclick as click
 
 from xnatctl.errors import LocalFault
 
-from .group import option
+from .group import command, option
 from .lookup import find_session
 from .options import (
     SELECTION,
@@ -59,7 +59,7 @@ class Watched:
             self.mismatches += [one.key for one in event.outcome.mismatches]
 
 
-@click.command("download")
+@command("download")
 @session_option
 @project_option
 @option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder to write into.")

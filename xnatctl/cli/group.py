@@ -39,8 +39,16 @@ class Lazy:
 
     def load(self) -> click.Command:
         module, _, name = self.target.partition(":")
-        command: click.Command = getattr(import_module(module), name)
-        return command
+        found = getattr(import_module(module), name)
+        if not isinstance(found, (Command, Group)):
+            raise TypeError(f"{self.target} was not made by `group.command` or `group.Group`")
+        return found
+
+
+def command(name: str, **kwargs: Any) -> Callable[[Any], Command]:
+    """A command for a group's `lazy` table, or for the root's."""
+    decorate: Callable[[Any], Command] = click.command(name, cls=Command, **kwargs)
+    return decorate
 
 
 class Option(click.Option):

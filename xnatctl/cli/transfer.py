@@ -9,7 +9,7 @@ import asyncclick as click
 
 from xnatctl.errors import NotFound, UsageError, XnatctlError
 
-from .group import option
+from .group import command, option
 from .options import (
     SELECTION,
     TRANSFER,
@@ -42,7 +42,7 @@ class TransferOptions:
     dry_run: bool
 
 
-@click.command("transfer")
+@command("transfer")
 @project_option
 @option("--dest-project", metavar="PROJECT", required=True, group=SELECTION, help="Where it goes.")
 @destination_options
@@ -146,7 +146,7 @@ def ends(app: App, destination: Destination) -> tuple[Server, Server]:
     return source, destination.server(app)
 
 
-@click.command("transfer-check")
+@command("transfer-check")
 @project_option
 @option("--dest-project", metavar="PROJECT", group=SELECTION, help="Where it would go.")
 @destination_options
@@ -210,7 +210,7 @@ def _row(check: str, status: str, detail: str) -> dict[str, str]:
     return {"check": check, "status": status, "detail": detail}
 
 
-@click.command("transfer-status")
+@command("transfer-status")
 @project_option
 async def transfer_status(app: App, *, project: str | None) -> None:
     """Show the latest transfer of a project.
@@ -226,7 +226,7 @@ async def transfer_status(app: App, *, project: str | None) -> None:
     app.console.record(_status(runs[0]))
 
 
-@click.command("transfer-history")
+@command("transfer-history")
 @project_option
 @list_options
 async def transfer_history(app: App, *, project: str | None, shape: Shape) -> None:
