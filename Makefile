@@ -1,0 +1,68 @@
+# Two commands matter to a newcomer: `make demo` and `make test`. Both set up what they need.
+
+PYTHON ?= python3
+export PYTHON
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+.PHONY: demo test test-all check format bench bench-quick bench-full docs sandbox clean
+
+demo: $(VENV)/core
+	@$(BIN)/xnatctl sandbox demo
+
+test: $(VENV)/dev
+	$(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+test-all: $(VENV)/dev
+	$(PY) -m pytest -n $(WORKERS) --everything $(PYTEST_ARGS)
+
+check: $(VENV)/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(PY) -m pytest -n 0 tests/house
+
+format: $(VENV)/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/dev
+	$(PY) benchmarks/run.py
+
+bench-quick: $(VENV)/dev
+	$(PY) benchmarks/run.py --quick
+
+bench-full: $(VENV)/dev
+	$(PY) benchmarks/run.py --full
+
+docs: $(VENV)/docs
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+sandbox: $(VENV)/core
+	$(BIN)/xnatctl sandbox serve --port 8080 --root .demo/sandbox --seed demo
+
+clean:
+	rm -rf $(VENV) .demo docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# --- environments ------------------------------------------------------------------------------
+
+$(VENV)/core: pyproject.toml
+	@test -x $(PY) || sh .ci/venv $(VENV)
+	@echo "installing xnatctl into $(VENV) …"
+	@$(PY) -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/dev: pyproject.toml
+	@test -x $(PY) || sh .ci/venv $(VENV)
+	@echo "installing xnatctl and its development tools into $(VENV) …"
+	@$(PY) -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/core
+
+$(VENV)/docs: pyproject.toml
+	@test -x $(PY) || sh .ci/venv $(VENV)
+	@$(PY) -m pip install -q --disable-pip-version-check -e '.[docs]'
+	@touch $@
