@@ -473,6 +473,41 @@ def test_a_member_that_was_cut_out_of_the_directory_is_missed() -> None:
         read([members + entry + end])
 
 
+def with_wide_trailer() -> bytes:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 0)
+        return by_zipfile(SMALL)
+
+
+@pytest.mark.parametrize(
+    ("record", "at", "reason"),
+    [
+        (b"PK\x06\x06", 4, "zip64 end"),  # its own length
+        (b"PK\x06\x06", 11, "zip64 end record"),
+        (b"PK\x06\x06", 16, "zip64 end record"),  # disks
+        (b"PK\x06\x06", 24, "zip64 end record"),  # entries
+        (b"PK\x06\x06", 32, "zip64 end record"),
+        (b"PK\x06\x06", 40, "zip64 end record"),  # size and place of the directory
+        (b"PK\x06\x06", 48, "zip64 end record"),
+        (b"PK\x06\x07", 4, "zip64 end locator"),
+        (b"PK\x06\x07", 8, "zip64 end locator"),
+        (b"PK\x06\x07", 16, "zip64 end locator"),
+        (b"PK\x05\x06", 4, "one part of several"),
+        (b"PK\x05\x06", 6, "one part of several"),
+        (b"PK\x05\x06", 8, "end record of the archive"),
+        (b"PK\x05\x06", 10, "end record of the archive"),
+        (b"PK\x05\x06", 12, "end record of the archive"),
+        (b"PK\x05\x06", 16, "end record of the archive"),
+    ],
+)
+def test_each_figure_of_the_trailer_is_checked(record: bytes, at: int, reason: str) -> None:
+    data = bytearray(with_wide_trailer())
+    assert read([bytes(data)]) == SMALL
+    data[data.index(record) + at] ^= 1
+    with pytest.raises(Corrupt, match=f"{reason}|stops after"):
+        read([bytes(data)])
+
+
 def test_a_reader_that_has_failed_stays_broken() -> None:
     reader = ZipReader()
     for attempt in range(3):
@@ -487,7 +522,7 @@ DIALECTS = [
     for method in (0, 8)
     for piped in (False, True)
     for zip64 in (False, True)
-]
+] + [with_wide_trailer()]
 
 
 @pytest.mark.parametrize("data", DIALECTS)
