@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import io
@@ -473,11 +474,11 @@ async def test_every_seeded_session_is_listed_and_downloaded_whole(
 ) -> None:
     async with Sandbox(tmp_path) as sandbox:
         seed(sandbox.store, spec)
-        login = aiohttp.BasicAuth("admin", "admin")
+        login = {"Authorization": f"Basic {base64.b64encode(b'admin:admin').decode()}"}
         sessions = [
             i for i in sandbox.store.find("kind='experiment'") if i.xsi.endswith("SessionData")
         ]
-        async with aiohttp.ClientSession(auth=login) as client:
+        async with aiohttp.ClientSession(headers=login) as client:
             for session in sessions:
                 url = f"{sandbox.url}/data/experiments/{session.code}"
                 async with client.get(f"{url}/files?all=true&format=json") as reply:
