@@ -1,0 +1,105 @@
+"""Rules that hold for every command, and for the one file that writes to the terminal."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncclick as click
+import pytest
+
+from xnatctl.cli.group import GLOBAL_OPTIONS, Command, Group
+from xnatctl.cli.root import EPILOG, root
+
+PACKAGE = Path(__file__).parents[2] / "xnatctl"
+
+
+def tree(group: Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Command]]:
+    ctx = click.Context(group)
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        if isinstance(command, Group):
+            yield from tree(command, (*path, name))
+        else:
+            assert isinstance(command, Command)
+            yield (*path, name), command
+
+
+COMMANDS = dict(tree(root))
+EVERY = pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+
+
+@EVERY
+def test_every_command_says_what_it_does_in_its_first_sentence(path: tuple[str, ...]) -> None:
+    first = (COMMANDS[path].help or "").strip().split("\n\n")[0]
+    assert re.match(r"[A-Z].*[.]$", " ".join(first.split())), first
+
+
+@EVERY
+def test_every_example_begins_with_the_command_that_it_shows(path: tuple[str, ...]) -> None:
+    lines = [line.strip() for line in (COMMANDS[path].help or "").splitlines()]
+    examples = [line for line in lines if "xnatctl " in line and not line.startswith("xnatctl.")]
+    assert len(lines) == 1 or examples or "Examples:" not in lines
+    for line in examples:
+        assert "xnatctl" in line
+        words = line[line.index("xnatctl ") :].split()[1:]
+        nouns = [word for word in words if word in path]
+        assert nouns[: len(path)] == list(path), line
+
+
+@EVERY
+def test_every_option_says_what_it_is_for(path: tuple[str, ...]) -> None:
+    for param in COMMANDS[path].params:
+        if isinstance(param, click.Option) and not param.hidden:
+            assert param.help, param.opts
+            assert param.help.endswith((".", "]")), param.opts
+
+
+@EVERY
+def test_no_option_is_spelled_like_a_global_one_unless_it_means_the_same(
+    path: tuple[str, ...],
+) -> None:
+    spelled = {name for one in GLOBAL_OPTIONS for name in one.opts}
+    own = {name for param in COMMANDS[path].params for name in param.opts}
+    same = {"--profile"} if path == ("config", "init") else set()
+    assert own & spelled == same
+
+
+def test_one_letter_means_one_thing_everywhere() -> None:
+    meaning: dict[str, set[str]] = {}
+    for command in COMMANDS.values():
+        for param in (*command.params, *GLOBAL_OPTIONS):
+            short = [name for name in param.opts if re.fullmatch(r"-\w", name)]
+            long = [name for name in param.opts if name.startswith("--")]
+            for name in short:
+                meaning.setdefault(name, set()).update(long)
+    assert {name: words for name, words in meaning.items() if len(words) > 1} == {}
+
+
+def test_the_help_names_every_exit_code() -> None:
+    from xnatctl import errors
+
+    known = {
+        one.exit_code
+        for one in vars(errors).values()
+        if isinstance(one, type) and issubclass(one, errors.XnatctlError)
+    }
+    for code in known | {0, 143}:
+        assert re.search(rf"\b{code}\b", EPILOG), code
+
+
+def test_only_the_console_writes_to_the_terminal() -> None:
+    """`main` may, for a version that imports nothing and for a help that the parser made."""
+    allowed = {"ui/console.py", "cli/main.py"}
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        if name in allowed or name.startswith("sandbox/"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            text = ast.unparse(node) if isinstance(node, ast.Call | ast.Attribute) else ""
+            if re.match(r"(print\(|sys\.(stdout|stderr)\b|click\.(secho|progressbar)\()", text):
+                found.append(f"{name}:{getattr(node, 'lineno', 0)} {text}")
+    assert found == []
