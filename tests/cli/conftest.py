@@ -38,7 +38,7 @@ def fill(store: Store) -> None:
     that a terminal must not be given.
     """
     project = store.create_project("STUDY", fields={"description": "Ageing [red] study"})
-    store.create_project("EMPTY")
+    store.create_project("EMPTY", fields={"description": "é"})
     for label, count in (("SUB1", 2), ("SUB2", 1)):
         subject = store.create_subject(project, label)
         for number in range(1, count + 1):

@@ -17,7 +17,7 @@ def test_project_list_is_an_array_of_id_name_pi_description(xnatctl: Call) -> No
     assert done.code == 0
     assert done.json() == [
         {"id": "STUDY", "name": "STUDY", "pi": "", "description": "Ageing [red] study"},
-        {"id": "EMPTY", "name": "EMPTY", "pi": "", "description": ""},
+        {"id": "EMPTY", "name": "EMPTY", "pi": "", "description": "é"},
     ]
 
 

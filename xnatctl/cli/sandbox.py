@@ -11,23 +11,14 @@ from typing import TYPE_CHECKING
 
 from xnatctl.errors import LocalFault, UsageError
 
-from .group import Group, Lazy, option
+from .group import Group, option
 from .options import workers_option
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
     from xnatctl.sandbox.settings import Settings
 
-sandbox = Group(
-    "sandbox",
-    lazy={
-        "fault": Lazy("xnatctl.cli.sandbox_fault:fault", "Make a running sandbox fail on purpose."),
-        "inspect": Lazy(
-            "xnatctl.cli.sandbox_fault:inspect", "Show all that a running sandbox holds."
-        ),
-    },
-    help="A practice server on this machine: no Docker, ready in a second.",
-)
+sandbox = Group("sandbox", help="A practice server on this machine: no Docker, ready in a second.")
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

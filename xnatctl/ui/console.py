@@ -72,8 +72,8 @@ class Console:
         headers: bool = True,
         color: str = "auto",
     ) -> None:
-        self.out = out or sys.stdout
-        self.err = err or sys.stderr
+        self.out = out or sys.stdout or _nowhere()
+        self.err = err or sys.stderr or _nowhere()
         self.environ = os.environ if environ is None else environ
         self.format: Format = output or ("table" if _is_terminal(self.out) else "tsv")
         self.is_plain = output is None
@@ -376,6 +376,11 @@ def _interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _nowhere() -> TextIO:
+    """Stands in for a stream that whoever started us has closed."""
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
 
 
 def _is_terminal(stream: Any) -> bool:
