@@ -17,7 +17,7 @@ kept in `Server.origin`, so that it can be shown.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -217,12 +217,18 @@ class Config:
         return self.profile(chosen), ""
 
     def with_profile(
-        self, name: str, values: Mapping[str, Any], *, default: bool = False
+        self,
+        name: str,
+        values: Mapping[str, Any],
+        *,
+        default: bool = False,
+        without: Iterable[str] = (),
     ) -> Config:
-        """A profile added or replaced; keys of it that are not in `values` stay as they were."""
+        """A profile added or changed; its keys that are not named stay as they were."""
         raw = _deep(self.raw)
         profiles = raw.setdefault("profiles", {})
-        profiles[name] = {**profiles.get(name, {}), **values}
+        kept = {key: one for key, one in profiles.get(name, {}).items() if key not in without}
+        profiles[name] = {**kept, **values}
         if default:
             raw["default_profile"] = name
         return _parse(raw, self.path, self.environ)

@@ -216,7 +216,7 @@ def _from_keychain(server: Server, environ: Environ) -> Found:
     profile = _owner(server)
     if profile is None or profile.password_source != "keyring":
         return None
-    password = keychain().get_password(KEYCHAIN, f"{profile.name}@{profile.url}")
+    password = keychain().get_password(KEYCHAIN, keychain_name(profile))
     if password is None:
         raise ConfigError(
             f"the keychain has no password for profile {profile.name}",
@@ -224,6 +224,11 @@ def _from_keychain(server: Server, environ: Environ) -> Found:
             hint=f"xnatctl config set-password {profile.name}",
         )
     return None, str(password), "keychain"
+
+
+def keychain_name(profile: Profile) -> str:
+    """The entry of a profile: its name and address, as 0.6.0 spells it."""
+    return f"{profile.name}@{profile.url}"
 
 
 def keychain() -> Any:

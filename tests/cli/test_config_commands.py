@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +141,33 @@ def test_a_configuration_with_nothing_in_it_names_the_first_step(xnatctl: Call) 
         done = xnatctl("config", verb)
         assert (done.code, done.out) == (2, "")
         assert "xnatctl config init" in done.err
+
+
+def test_a_password_moves_from_the_file_into_the_keychain(
+    xnatctl: Call, two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: dict[tuple[str, str], str] = {}
+    chain = types.ModuleType("keyring")
+    chain.set_password = lambda *entry: kept.update({entry[:2]: entry[2]})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "keyring", chain)
+    raw = yaml.safe_load(two.read_text())
+    raw["profiles"]["prod"]["password"] = "hunter22"
+    two.write_text(yaml.safe_dump(raw))
+    monkeypatch.setattr("sys.stdin", io.StringIO("better33\n"))
+    done = xnatctl("config", "set-password", "prod", "--password-stdin")
+    assert done.code == 0
+    assert kept == {("xnatctl", f"prod@{URL}"): "better33"}
+    profile = yaml.safe_load(two.read_text())["profiles"]["prod"]
+    assert profile == {"url": URL, "verify_ssl": True, "password_source": "keyring"}
+
+
+def test_a_keychain_that_is_not_installed_is_named_with_the_line_to_type(
+    xnatctl: Call, two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    done = xnatctl("config", "set-password", "prod", "--password-stdin")
+    assert done.code == 2
+    assert "pip install 'xnatctl[keyring]'" in done.err
 
 
 def test_explain_says_where_each_value_comes_from(

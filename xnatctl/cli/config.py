@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import asyncclick as click
 
-from xnatctl.errors import ConfigError, Conflict, UsageError, XnatctlError
+from xnatctl.errors import ConfigError, Conflict, LocalFault, UsageError, XnatctlError
 
 from .group import Group, option
-from .options import CONNECTION, dry_run_option, yes_option
+from .options import CONNECTION, dry_run_option, read_secret, yes_option
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -277,6 +277,33 @@ def _details(one: Profile) -> dict[str, Any]:
     if "password" in details:
         details["password"] = "***"
     return details
+
+
+@config.command("set-password")
+@click.argument("name", metavar="PROFILE")
+@option("--password-stdin", is_flag=True, help="Read the password from a pipe.")
+async def set_password(app: App, *, name: str, password_stdin: bool) -> None:
+    """Store a profile's password in the keychain, and drop it from the file.
+
+    \b
+    Examples:
+      xnatctl config set-password prod
+    """
+    from xnatctl.credentials import KEYCHAIN, keychain, keychain_name
+
+    known = app.config
+    profile = known.profile(name)
+    chain = keychain()
+    if password_stdin:
+        password = read_secret("--password-stdin")
+    else:
+        password = app.console.secret("Password", hint="add --password-stdin")
+    try:
+        chain.set_password(KEYCHAIN, keychain_name(profile), password)
+    except Exception as error:  # every keychain has errors of its own
+        raise LocalFault("the keychain refused the password", why=str(error)) from error
+    known.with_profile(name, {"password_source": "keyring"}, without=("password",)).save()
+    app.console.say(f"The password of profile {name!r} is in the keychain")
 
 
 @config.command("explain")

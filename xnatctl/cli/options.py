@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Function = Any  # a command function; click wraps it in ways that no signature can say
 
+NATURAL = click.IntRange(min=0)
 SELECTION, OUTPUT, CONNECTION, TRANSFER = "Selection", "Output", "Connection", "Transfer"
 
 
@@ -86,11 +87,6 @@ def dry_run_option(function: Function) -> Function:
 def list_options(function: Function) -> Function:
     """`--filter --sort-by --limit --columns`, passed as `shape: Shape`."""
 
-    @option("--columns", metavar="A,B", group=OUTPUT, help="Show these fields only, in any format.")
-    @option(
-        "--limit", type=click.IntRange(min=0), metavar="N", group=OUTPUT, help="At most N rows."
-    )
-    @option("--sort-by", metavar="FIELD[:desc]", group=OUTPUT, help="Order of the rows.")
     @option(
         "--filter",
         "filters",
@@ -99,6 +95,9 @@ def list_options(function: Function) -> Function:
         group=OUTPUT,
         help="Keep rows whose field matches, such as 'label:SUB*'. May be repeated.",
     )
+    @option("--sort-by", metavar="FIELD[:desc]", group=OUTPUT, help="Order of the rows.")
+    @option("--limit", type=NATURAL, metavar="N", group=OUTPUT, help="At most N rows.")
+    @option("--columns", metavar="A,B", group=OUTPUT, help="These fields only, in any format.")
     @functools.wraps(function)
     def wrapped(
         app: App,
