@@ -343,7 +343,7 @@ class Transport:
                     else f"no login for {self.name}",
                     hint="xnatctl auth login, or set XNAT_USER and XNAT_PASS",
                 )
-            basic = aiohttp.BasicAuth(
+            basic = aiohttp.encode_basic_auth(
                 self._credentials.username, self._credentials.password, "utf-8"
             )
             assert self._session is not None
@@ -352,7 +352,7 @@ class Transport:
                 response = await self._open(
                     "POST",
                     "/data/JSESSION",
-                    headers={"Authorization": basic.encode()},
+                    headers={"Authorization": basic},
                     expect="text",
                 )
                 token = (await self._read(response)).text.strip()

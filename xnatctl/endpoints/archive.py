@@ -43,6 +43,10 @@ class Seat:
     ensured: dict[str, Ref] = field(default_factory=dict)
 
 
+def _owner(ref: Ref) -> Ref:
+    return replace(ref, resource=None)
+
+
 class ArchiveSink:
     """Writes into an archive: documents as XML, files verbatim into resources.
 
@@ -84,6 +88,8 @@ class ArchiveSink:
         except NotFound:
             seat.session_id = ""
             return {}
+        for inputs in {_owner(one.ref) for one in unit.containers if one.ref.side == "in"}:
+            files += await self._inputs(unit, inputs)
         names: dict[tuple[Level, str], str] = {}
         for source, there in seat.scans.items():
             names["scans", there] = source
@@ -97,6 +103,14 @@ class ArchiveSink:
         for label in seat.assessors:
             found[document_key(label)] = Stamp()
         return found
+
+    async def _inputs(self, unit: Unit, inputs: Ref) -> list[File]:
+        """Files of the inputs of an assessor or a reconstruction, which no deep listing has."""
+        there = replace(unit.target, level=inputs.level, item=inputs.item, side="in")
+        try:
+            return await self._xnat.list_files(there)
+        except NotFound:
+            return []
 
     async def _assessor_names(self, files: list[File]) -> dict[tuple[Level, str], str]:
         session_id = files[0].uri.partition("/experiments/")[2].partition("/")[0]
@@ -120,10 +134,14 @@ class ArchiveSink:
         project = unit.target.project
         if await self._xnat.find_project(project) is not None:
             return
-        (xml,) = [one.body for one in unit.items if one.key == PROJECT_XML] or [b""]
+        xml = next(one.body for one in unit.items if one.key == PROJECT_XML)
         path = paths.project(project)
-        await self._xnat.put_xml(path, metadata.for_project(xml, project=project))
-        await self._remember(unit.key, {"created": "1"})
+        try:
+            await self._xnat.put_xml(path, metadata.for_project(xml, project=project))
+        except Conflict:
+            # Names and aliases are unique on a site: a copy beside its original gets its own.
+            alone = metadata.for_project(xml, project=project, unnamed=True)
+            await self._xnat.put_xml(path, alone)
 
     async def find_session(self, unit: Unit) -> Session | None:
         try:

@@ -164,6 +164,11 @@ class XnatSource:
             # An assessor that the listing did not tell apart: it travels with its session.
             return unit
         files = await self._xnat.list_files(unit.ref, deep=True)
+        for derived in (*detail.assessors, *detail.reconstructions):
+            # A deep listing has the outputs of assessors and reconstructions only (XNAT 1.8).
+            if any(resource.ref.side == "in" for resource in derived.resources):
+                inputs = unit.ref.at(derived.level, derived.label, "in")
+                files += await self._xnat.list_files(inputs)
         names = {("assessors", one.id): one.label for one in detail.assessors}
         catalogue = Catalogue(files, names)  # type: ignore[arg-type]
         documents = []

@@ -111,16 +111,21 @@ class StateStore:
     async def open(cls, path: Path) -> AsyncIterator[StateStore]:
         connection = await anyio.to_thread.run_sync(_connect, path)
         store = cls(path, connection)
+        failure: Exception | None = None
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(store._serve)
                 try:
                     yield store
+                except Exception as error:  # noqa: BLE001 - raised below, outside the group's wrapping
+                    failure = error
                 finally:
                     store._closing = True
                     store._bell.set()
         finally:
             connection.close()
+        if failure is not None:
+            raise failure
 
     # --- runs ----------------------------------------------------------------------------------
 

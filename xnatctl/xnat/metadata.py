@@ -23,9 +23,9 @@ _FILES = (
 )
 
 
-def for_project(xml: bytes, *, project: str) -> bytes:
+def for_project(xml: bytes, *, project: str, unnamed: bool = False) -> bytes:
     """The project's own fields under another ID; investigators are shared records and lose their
-    numbers.
+    numbers. `unnamed` takes the ID for its name and drops its aliases.
     """
     document = Document(xml)
     root = document.root
@@ -34,6 +34,12 @@ def for_project(xml: bytes, *, project: str) -> bytes:
     if "secondary_ID" in root.attrib:
         root.set("secondary_ID", project)
     document.drop("resources", "sharing", "arcSpecification", "studyProtocol/ID")
+    if unnamed:
+        document.drop("aliases")
+        document.set_child("name", project)
+        for name in ("secondary_ID", "name"):
+            if name in root.attrib:
+                root.set(name, project)
     for person in ("PI", "investigators/investigator"):
         for node in root.findall("/".join(NS_XNAT + part for part in person.split("/"))):
             node.attrib.pop("xnat_investigatordata_id", None)

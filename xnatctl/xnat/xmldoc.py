@@ -91,6 +91,9 @@ class Document:
 
 
 def canonical_element(node: Element) -> bytes:
-    """An element in a form in which equal content is equal bytes, without comments and spacing."""
+    """An element in a form in which equal content is equal bytes, without comments and spacing.
+
+    Prefixes are rewritten, since those that ElementTree picks depend on what it wrote before.
+    """
     text = ElementTree.tostring(node, encoding="unicode")
-    return ElementTree.canonicalize(text, strip_text=True).encode()
+    return ElementTree.canonicalize(text, strip_text=True, rewrite_prefixes=True).encode()
