@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import asyncclick as click
+
 from xnatctl.errors import LocalFault, UsageError
 
 from .group import Group, option
@@ -36,7 +38,14 @@ class Serve:
 
 
 @sandbox.command("serve")
-@option("--port", default=8080, show_default=True, help="Where to listen; 0 takes any free port.")
+@option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    metavar="N",
+    help="Where to listen; 0 takes any free port.",
+)
 @option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @option(
     "--root",
