@@ -8,6 +8,7 @@ which mean nothing on another server.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping
 
@@ -29,6 +30,22 @@ def container_key(place: Place, label: str) -> str:
     if side:
         parts.append(side)
     return "/".join([*filter(None, parts), "resources", label.replace("/", "%2F")])
+
+
+_KEY = re.compile(
+    r"(?P<lane>(?:(?P<level>scans|assessors|reconstructions)/(?P<item>[^/]+)/"
+    r"(?:(?P<side>in|out)/)?)?resources/[^/]+)/files/(?P<path>.+)",
+    re.DOTALL,
+)
+
+
+def parse_key(key: str) -> tuple[str, Place, str] | None:
+    """The container key, the place and the path in the resource that make up a file's key."""
+    found = _KEY.fullmatch(key)
+    if not found:
+        return None
+    item = found["item"].replace("%2F", "/") if found["item"] else None
+    return found["lane"], (found["level"], item, found["side"]), found["path"]  # type: ignore[return-value]
 
 
 def document_key(assessor: str) -> str:

@@ -12,8 +12,8 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -26,8 +26,11 @@ from xnatctl.engine.ports import Chunks, Inventory
 from xnatctl.engine.types import Container, Item, Selection, Stamp, Unit
 from xnatctl.errors import LocalFault, NotFound, Vanished
 from xnatctl.model import Ref
+from xnatctl.xnat.parse import digest_of
 from xnatctl.zipstream import Event as ZipEvent
 from xnatctl.zipstream import MemberData, MemberEnd, MemberStart, ZipWriter, crc32
+
+from .catalogue import label_of, parse_key
 
 BLOCK = 1024 * 1024
 BATCH_FILES = 64
@@ -241,29 +244,39 @@ class LocalSource:
         rows = await anyio.to_thread.run_sync(_read_tree, self._root / unit.key)
         items, containers = [], {}
         for key, size, digest in rows:
-            lane, _, path = key.partition("/files/")
-            containers[lane] = Container(lane, replace(unit.ref, resource=lane.rpartition("/")[2]))
+            parts = parse_key(key)
+            if parts is None:
+                continue
+            lane, (level, item, side), path = parts
+            ref = replace(unit.ref, level=level, item=item, side=side, resource=label_of(lane))
+            containers[lane] = Container(lane, ref)
             items.append(
                 Item(
                     key=key,
                     kind="file",
                     lane=lane,
-                    ref=containers[lane].ref,
+                    ref=ref,
                     path=path,
                     size=size,
                     digest=digest,
                 )
             )
-        return replace(unit, items=tuple(items), containers=tuple(containers.values()))
+        return replace(
+            unit,
+            items=tuple(items),
+            containers=tuple(containers.values()),
+            fingerprint=digest_of(*(f"{key}\t{size}\t{digest}" for key, size, digest in rows)),
+        )
 
     @asynccontextmanager
     async def open(self, unit: Unit, item: Item) -> AsyncIterator[Chunks]:
         folder = self._root / unit.key
         if item.kind == "file":
-            yield _read_blocks(path_below(folder, item.key))
-            return
-        paths = [(one.path, path_below(folder, one.key)) for one in item.members]
-        yield _zip_of(paths)
+            body = _read_blocks(path_below(folder, item.key))
+        else:
+            body = _zip_of([(one.path, path_below(folder, one.key)) for one in item.members])
+        async with aclosing(body):
+            yield body
 
     def member_path(self, item: Item, name: str) -> str:
         return name
@@ -323,7 +336,7 @@ async def _rest_of_member(
             yield bytes(event.plain)
 
 
-async def _read_blocks(path: Path) -> AsyncIterator[bytes]:
+async def _read_blocks(path: Path) -> AsyncGenerator[bytes, None]:
     try:
         async with aiofiles.open(path, "rb", buffering=0) as file:
             while block := await file.read(BLOCK):
@@ -334,7 +347,7 @@ async def _read_blocks(path: Path) -> AsyncIterator[bytes]:
         raise LocalFault(f"{path} cannot be read", why=error.strerror or str(error)) from error
 
 
-async def _zip_of(paths: list[tuple[str, Path]]) -> AsyncIterator[bytes]:
+async def _zip_of(paths: list[tuple[str, Path]]) -> AsyncGenerator[bytes, None]:
     """A stored archive, each file read twice: its CRC must stand before it."""
     writer = ZipWriter()
     for name, path in paths:
@@ -343,9 +356,10 @@ async def _zip_of(paths: list[tuple[str, Path]]) -> AsyncIterator[bytes]:
             crc = crc32(block, crc)
             size += len(block)
         yield writer.start(name, crc=crc, size=size)
-        async for block in _read_blocks(path):
-            writer.note(len(block))
-            yield block
+        async with aclosing(_read_blocks(path)) as blocks:
+            async for block in blocks:
+                writer.note(len(block))
+                yield block
         if after := writer.end(crc, size):
             yield after
     yield writer.finish()
@@ -429,13 +443,17 @@ def _folders_in(root: Path) -> list[str]:
     return sorted(one.name for one in root.iterdir() if one.is_dir())
 
 
+def _is_part(name: str) -> bool:
+    return name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX)
+
+
 def _read_tree(folder: Path) -> list[tuple[str, int, str]]:
     if not folder.is_dir():
         raise Vanished(f"{folder} is gone")
     rows = []
     for path in sorted(folder.rglob("*")):
         key = path.relative_to(folder).as_posix()
-        if path.is_file() and "/files/" in key and not path.name.endswith(PART_SUFFIX):
+        if path.is_file() and not _is_part(path.name):
             ((_, size, _, digest),) = _hash_all([(str(path), path.stat().st_size, 0)])
             rows.append((key, size, digest))
     return rows

@@ -15,7 +15,7 @@ from xnatctl.zipstream import Event as ZipEvent
 from xnatctl.zipstream import MemberData, MemberEnd, MemberStart
 
 from .ports import Chunks, Inventory
-from .types import Item, Selection, Stamp, Unit
+from .types import Container, Item, Selection, Stamp, Unit
 
 CHUNK = 64 * 1024
 
@@ -59,13 +59,22 @@ class MemorySource:
                 )
         if not items:
             raise Vanished(f"{unit.key} is gone")
-        return replace(unit, items=tuple(items), fingerprint=md5(repr(items).encode()))
+        boxes = {item.lane: Container(item.lane, item.ref) for item in items}
+        return replace(
+            unit,
+            containers=tuple(boxes.values()),
+            items=tuple(items),
+            fingerprint=md5(repr(items).encode()),
+        )
 
     @asynccontextmanager
     async def open(self, unit: Unit, item: Item) -> AsyncIterator[Chunks]:
         self.opened.append(item.key)
         if item.kind == "file":
-            yield _chunks(self.files[f"{unit.key}/{item.lane}/{item.path}"])
+            body = self.files.get(f"{unit.key}/{item.lane}/{item.path}")
+            if body is None:
+                raise Vanished(f"{item.key} is gone")
+            yield _chunks(body)
             return
         archive = io.BytesIO()
         prefix = f"{unit.key}/{item.lane}/"
