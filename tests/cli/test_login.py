@@ -26,7 +26,7 @@ def type_password(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 def test_a_login_is_kept_for_the_next_commands(
-    xnatctl: Call, profile: str, home: Path, monkeypatch: pytest.MonkeyPatch
+    xnatctl: Call, profile: str, server: Any, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert xnatctl("whoami").code == 3
     type_password(monkeypatch, "admin\n")
@@ -38,7 +38,9 @@ def test_a_login_is_kept_for_the_next_commands(
     cache = home / ".config" / "xnatctl" / ".session"
     assert cache.stat().st_mode & 0o777 == 0o600
     before = json.loads(cache.read_text())["token"]
+    sessions = len(server.accounts.sessions)
     shown = xnatctl("whoami", "-o", "json").json()
+    assert len(server.accounts.sessions) == sessions
     assert shown["username"] == "admin"
     assert shown.keys() == {"username", "server", "profile", "default_project", "auth_mode"}
     assert json.loads(cache.read_text())["token"] == before
@@ -83,11 +85,11 @@ def test_a_password_that_was_named_is_tried_even_where_a_login_is_kept(
 def test_a_login_of_the_environment_is_ended_with_the_command(
     xnatctl: Call, signed_in: Any, home: Path
 ) -> None:
-    before = signed_in.counters.logins if hasattr(signed_in.counters, "logins") else None
+    before = len(signed_in.accounts.sessions)
     for _ in range(3):
         assert xnatctl("whoami").code == 0
+    assert len(signed_in.accounts.sessions) == before
     assert not (home / ".config" / "xnatctl" / ".session").exists()
-    assert before is None or signed_in.counters.logins == before + 3
 
 
 def test_a_kept_login_that_the_server_ended_is_replaced_without_a_word(
@@ -198,6 +200,18 @@ def test_a_server_that_does_not_answer_exits_4_and_says_which(
     done = xnatctl("health", "ping")
     assert (done.code, done.out) == (4, "")
     assert "http://127.0.0.1:1" in done.err
+
+
+def test_the_configuration_names_a_log_file_when_nothing_else_does(
+    xnatctl: Call, profile: str, home: Path, tmp_path: Path
+) -> None:
+    config = home / ".config" / "xnatctl" / "config.yaml"
+    config.write_text(f"log_file: {tmp_path}/c.log\n" + config.read_text())
+    xnatctl("auth", "status")
+    assert json.loads((tmp_path / "c.log").read_text())["message"] == "xnatctl auth status"
+    xnatctl("auth", "status", "--log-file", f"{tmp_path}/f.log")
+    assert len((tmp_path / "c.log").read_text().splitlines()) == 1
+    assert (tmp_path / "f.log").exists()
 
 
 def test_no_secret_reaches_the_log(xnatctl: Call, signed_in: Any, tmp_path: Path) -> None:

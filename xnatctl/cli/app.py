@@ -59,6 +59,7 @@ class App:
         self.settings = Settings(debug=bool(self.environ.get("XNATCTL_DEBUG")))
         self.stopping: anyio.Event | None = None
         self.ask_to_stop: Callable[[str, int], None] | None = None
+        self.begin_log: Callable[[str], None] | None = None
         self.secrets: set[str] = set()
 
     def use(self, config: Config, profile: str) -> None:
@@ -96,6 +97,8 @@ class App:
         loaded = config.load(environ=self.environ)
         for warning in loaded.warnings:
             self.console.warn(warning)
+        if loaded.log_file and self.begin_log is not None:
+            self.begin_log(loaded.log_file)
         if loaded.output_format and self.settings.output is None:
             self._adopt_format(loaded.output_format)
         return loaded

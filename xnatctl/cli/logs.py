@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -71,37 +71,47 @@ class ToConsole(logging.Handler):
 
 @contextmanager
 def logging_to(app: App) -> Iterator[None]:
-    """Log where the options say, and stop doing so at the end."""
-    handlers: list[logging.Handler] = []
-    file: TextIO | None = None
-    if path := app.settings.log_file or app.environ.get("XNATCTL_LOG_FILE"):
-        file = _open(Path(path).expanduser())
-        to_file = logging.StreamHandler(file)
-        to_file.setLevel(logging.DEBUG)
-        to_file.setFormatter(JsonLines(app.secrets))
-        handlers.append(to_file)
-    if app.settings.verbose:
-        to_console = ToConsole(app)
-        to_console.setLevel(logging.INFO if app.settings.verbose == 1 else logging.DEBUG)
-        to_console.setFormatter(Redacting(app.secrets))
-        handlers.append(to_console)
+    """Log where the options say, and stop doing so at the end.
+
+    The file is that of `--log-file`, else of XNATCTL_LOG_FILE, else the configuration's `log_file`,
+    which is known only once a command has read the configuration.
+    """
     logger = logging.getLogger("xnatctl")
     before = logger.level, logger.propagate
-    if handlers:
-        logger.setLevel(logging.DEBUG)
     logger.propagate = False
-    handlers = handlers or [logging.NullHandler()]
-    for handler in handlers:
-        logger.addHandler(handler)
-    try:
-        logger.info("xnatctl %s", " ".join(app.argv))
+    with ExitStack() as stack:
+        stack.callback(_restore, logger, *before)
+        _attach(stack, logger, logging.NullHandler())
+        if app.settings.verbose:
+            to_console = ToConsole(app)
+            to_console.setLevel(logging.INFO if app.settings.verbose == 1 else logging.DEBUG)
+            to_console.setFormatter(Redacting(app.secrets))
+            logger.setLevel(logging.DEBUG)
+            _attach(stack, logger, to_console)
+
+        def to_file(path: str) -> None:
+            file = stack.enter_context(_open(Path(path).expanduser()))
+            handler = logging.StreamHandler(file)
+            handler.setFormatter(JsonLines(app.secrets))
+            logger.setLevel(logging.DEBUG)
+            _attach(stack, logger, handler)
+            logger.info("xnatctl %s", " ".join(app.argv))
+
+        if path := app.settings.log_file or app.environ.get("XNATCTL_LOG_FILE"):
+            to_file(path)
+        else:
+            app.begin_log = to_file
         yield
-    finally:
-        for handler in handlers:
-            logger.removeHandler(handler)
-        logger.level, logger.propagate = before
-        if file is not None:
-            file.close()
+
+
+def _attach(stack: ExitStack, logger: logging.Logger, handler: logging.Handler) -> None:
+    logger.addHandler(handler)
+    stack.callback(logger.removeHandler, handler)
+
+
+def _restore(logger: logging.Logger, level: int, propagate: bool) -> None:
+    logger.setLevel(level)
+    logger.propagate = propagate
 
 
 def _open(path: Path) -> TextIO:
