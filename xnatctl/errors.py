@@ -20,6 +20,7 @@
     ├── LocalFault                     1      no    this machine: disk full, read-only, permission
     ├── MissingExtra                   2      no    an optional package is not installed
     ├── Replan                         1      no    a unit must be planned anew; never shown
+    ├── LeftBehind                     1      no    the other end cannot hold it
     ├── Incomplete                     1      no    a run ended with failed items
     ├── Declined                       7      no    "no" at a prompt
     └── Cancelled                    130      no    Ctrl-C, or 143 for SIGTERM
@@ -157,6 +158,14 @@ class LocalFault(XnatctlError):
 
 class Replan(XnatctlError):
     """A sink learned something that changes the plan of a unit; the runner plans it anew."""
+
+
+class LeftBehind(XnatctlError):
+    """One thing that the sink cannot hold, with the code of the reason; the rest goes on."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Incomplete(XnatctlError):

@@ -29,6 +29,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from xnatctl.errors import (
     Conflict,
+    LeftBehind,
     LocalFault,
     Replan,
     Vanished,
@@ -144,8 +145,9 @@ class Run:
         self.sleep = sleep
         self.pair = Pair(source.name, sink.name)
         self.account = Account(self.id, options.verb, source.name, sink.name, options.dry_run)
-        self._finished: dict[str, anyio.Event] = {}
-        self._failed_keys: set[str] = set()
+        self._open: dict[str, anyio.Event] = {}
+        self._broken: set[str] = set()
+        self._failures = 0
 
     async def __call__(self, selection: Selection) -> Report:
         """Run it to its end and return the report; raises only what concerns the run as a whole."""
@@ -167,8 +169,9 @@ class Run:
         return report
 
     async def _close(self, fault: BaseException | None) -> Report:
+        cancelled = fault is not None and not isinstance(fault, Exception)
         report = self.account.report(
-            interrupted=self.stop.why or (_words(fault) if fault else ""),
+            interrupted=self.stop.why or ("cancelled" if cancelled else ""),
             code=self.stop.code or (getattr(fault, "exit_code", 1) if fault else 0),
             accept=self.options.accept if self.options.fail_on_left else None,
         )
@@ -200,30 +203,34 @@ class Run:
             async for unit in self.source.units(selection):
                 if self._must_stop():
                     return
-                self._finished[unit.key] = anyio.Event()
+                self._open[unit.key] = anyio.Event()
                 await send.send(unit)
 
     async def _consume(self, receive: MemoryObjectReceiveStream[Unit]) -> None:
         async with receive:
             async for unit in receive:
-                if self._must_stop():
-                    continue
-                for key in unit.after:
-                    if key in self._finished:
-                        await self._finished[key].wait()
-                outcome = await self.dispatcher.run(unit, self.run_unit)
-                await self._settle(unit, outcome)
+                await self._wait_for(unit)
+                if not self._must_stop():
+                    self._settle(unit, await self.dispatcher.run(unit, self.run_unit))
+                self._open.pop(unit.key).set()
 
-    async def _settle(self, unit: Unit, outcome: UnitOutcome) -> None:
+    async def _wait_for(self, unit: Unit) -> None:
+        """Wait for what the unit depends on; whatever is not open any more has ended."""
+        names = [key for key in self._open if key != unit.key] if "*" in unit.after else unit.after
+        for event in [self._open[key] for key in names if key in self._open]:
+            await event.wait()
+
+    def _settle(self, unit: Unit, outcome: UnitOutcome) -> None:
         if outcome.became == "failed":
-            self._failed_keys.add(unit.key)
-        self._finished[unit.key].set()
+            self._failures += 1
+            if outcome.blocks:
+                self._broken.add(unit.key)
         self.account.add(outcome)
         self.bus.emit(UnitDone(outcome))
 
     def _must_stop(self) -> bool:
         most = self.options.max_failures
-        if most is not None and len(self._failed_keys) >= most and not self.stop.asked.is_set():
+        if most is not None and self._failures >= most and not self.stop.asked.is_set():
             self.stop.ask(f"{most} units failed", 1)
         return self.stop.asked.is_set()
 
@@ -231,10 +238,11 @@ class Run:
         """Bring one unit to its end. The outcome says what went wrong; only cancellation is
         raised.
         """
-        if broken := [key for key in unit.after if key in self._failed_keys]:
+        if broken := [key for key in unit.after if key in self._broken]:
             return _failed(unit, XnatctlError(f"{broken[0]} failed, on which it depends"))
+        life = UnitRun(self, unit)
         try:
-            return await UnitRun(self, unit).run()
+            return await life.run()
         except Vanished as error:
             left = Left(unit.key, "vanished", _words(error))
             return UnitOutcome(unit.key, unit.kind, unit.label, "left", left=(left,))
@@ -243,7 +251,7 @@ class Run:
             self.stop.ask(_words(error), error.exit_code)
             return _failed(unit, error)
         except Exception as error:  # noqa: BLE001 - one unit's failure is never that of the others
-            return _failed(unit, first_known(error))
+            return replace(_failed(unit, first_known(error)), blocks=not life.is_founded)
 
 
 class UnitRun:
@@ -254,6 +262,9 @@ class UnitRun:
         self._unit = unit
         self._started = time.monotonic()
         self._outcomes: list[Outcome] = []
+        self._left: list[Left] = []
+        self.is_founded = False
+        """Whether it exists at the sink, so that what depends on it can go on."""
 
     async def run(self) -> UnitOutcome:
         for _ in range(MOST_PLANS):
@@ -325,6 +336,7 @@ class UnitRun:
                 failed |= await self._lanes(unit, items)
                 async with run.limits.sink.slot():
                     await run.sink.seal(unit, stage)
+            self.is_founded = True
         return failed
 
     async def _lanes(self, unit: Unit, items: list[Item]) -> bool:
@@ -361,6 +373,9 @@ class UnitRun:
                     await self._once(unit, todo[0], moved)
                     todo.pop(0)
                 return self._done(item, attempt, started)
+            except LeftBehind as error:
+                self._left.append(Left(item.key, error.code, error.message))
+                return Outcome(item.key, "left", files=item.files, error=error.message)
             except XnatctlError as error:
                 if isinstance(error, LocalFault):
                     raise
@@ -439,7 +454,7 @@ class UnitRun:
         run = self._run
         async with run.limits.sink.slot():
             inventory = await run.sink.inventory(unit)
-        lost = {one.key for one in self._outcomes if one.became == "failed"}
+        lost = {one.key for one in self._outcomes if one.became in ("failed", "left")}
         moved = {one.key for one in self._outcomes}
         checked = [
             item
@@ -465,7 +480,7 @@ class UnitRun:
             one = became.get(item.key)
             if one is not None and one.became == "failed":
                 rows.append((item.key, item.digest, item.bytes, "failed", one.error))
-            elif item.verdict is Verdict.KEEP or one is not None:
+            elif item.verdict is Verdict.KEEP or (one is not None and one.became == "copied"):
                 rows.append((item.key, item.digest, item.bytes, "done", ""))
         with anyio.CancelScope(shield=True):
             await run.state.mark_items(run.pair, unit.key, rows)
@@ -505,7 +520,7 @@ class UnitRun:
             label=unit.label,
             became="failed" if self._conflicts(unit) else became,
             outcomes=tuple(self._outcomes),
-            left=unit.left,
+            left=(*unit.left, *self._left),
             mismatches=tuple(mismatches or ()),
             files=sum(one.files for one in copied),
             bytes=sum(one.bytes for one in copied),
@@ -555,6 +570,7 @@ def _failed(unit: Unit, error: BaseException) -> UnitOutcome:
         became="failed",
         error=_words(error),
         error_kind=error.kind if isinstance(error, XnatctlError) else "internal-error",
+        blocks=True,
         hint=error.hint if isinstance(error, XnatctlError) else "",
     )
 

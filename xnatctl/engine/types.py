@@ -144,7 +144,8 @@ class Unit:
 
     A source yields it light (key, refs, `after`); `Source.describe` fills in the rest.
     `fingerprint` is a digest of everything the source said of it, so that an unchanged unit is
-    recognised by one comparison. `facts` is what is remembered of it from one run to the next.
+    recognised by one comparison. `after` names units that must have ended, `*` all before this one.
+    `facts` is what is remembered of it from one run to the next.
     """
 
     key: str
@@ -196,7 +197,8 @@ class Mismatch:
 @dataclass(frozen=True, slots=True)
 class UnitOutcome:
     """What became of one unit. `mismatches` were found by the last listing, after everything was
-    written.
+    written; `blocks` says that it failed before it existed, so that what depends on it cannot go
+    on.
     """
 
     key: str
@@ -215,6 +217,7 @@ class UnitOutcome:
     error: str = ""
     error_kind: str = ""
     hint: str = ""
+    blocks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
