@@ -37,7 +37,7 @@ class Backoff:
 
     def pause(self, failed: int, error: BaseException | None = None) -> float:
         """Seconds to wait after the `failed`-th failure in a row, counted from 1."""
-        jitter = self.rng.uniform(0.0, min(self.cap, self.base * 2.0 ** (failed - 1)))
+        jitter = self.rng.uniform(0.0, min(self.cap, self.base * 2.0 ** min(failed - 1, 64)))
         if isinstance(error, Busy) and error.after is not None:
             return min(error.after, self.longest_after) + jitter
         return jitter
