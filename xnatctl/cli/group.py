@@ -98,7 +98,11 @@ GLOBAL_OPTIONS = (
         type=click.Choice(["auto", "bar", "plain", "none"]),
         help="How a transfer shows its progress on stderr.",
     ),
-    _global("--events", metavar="FILE", help="Write each event of a transfer as a JSON line."),
+    _global(
+        "--events",
+        metavar="FILE",
+        help="Write each event of a transfer as a JSON line; - is stdout.",
+    ),
 )
 
 

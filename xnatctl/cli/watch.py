@@ -25,7 +25,9 @@ async def watching(app: App) -> AsyncIterator[Bus]:
         shown = progress(app.console, app.settings.progress)
         stack.callback(shown.close)
         bus = Bus(shown)
-        if app.settings.events:
+        if app.settings.events == "-":
+            bus.add(JsonLines(app.console.write))
+        elif app.settings.events:
             bus.add(JsonLines(stack.enter_context(_EventFile(app.settings.events)).write))
         if app.console.format == "jsonl" and app.console.is_machine:
             bus.add(JsonLines(app.console.write))
