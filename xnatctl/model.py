@@ -12,6 +12,11 @@ from typing import Literal
 Level = Literal["scans", "assessors", "reconstructions"]
 Side = Literal["in", "out"]
 
+Dicom = Literal["import", "copy"]
+"""How DICOM is written: through the import service, or verbatim."""
+SharedIn = Literal["skip", "share", "copy"]
+"""What becomes of things that other projects share into the one at hand."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ref:

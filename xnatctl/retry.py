@@ -43,6 +43,16 @@ class Backoff:
         return jitter
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How long the server is waited for, in seconds: between looks, to build, and to archive."""
+
+    poll: float = 0.25
+    poll_most: float = 5.0
+    build: float = 600.0
+    archive: float = 10800.0
+
+
 def is_retryable(error: BaseException) -> bool:
     return isinstance(error, XnatctlError) and error.retryable
 

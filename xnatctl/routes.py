@@ -10,24 +10,22 @@ here.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from xnatctl.endpoints.archive import ArchiveSink
 from xnatctl.endpoints.local import LocalSink
-from xnatctl.endpoints.prearchive import PrearchiveSink, Waiting
-from xnatctl.endpoints.xnat_source import XnatSource
+from xnatctl.endpoints.prearchive import PrearchiveSink
+from xnatctl.endpoints.xnat_source import SHARED_IN, XnatSource
 from xnatctl.engine.events import Bus
 from xnatctl.engine.ports import Sink, Source
 from xnatctl.engine.runner import Options, Run, Stop
 from xnatctl.engine.state import Pair, StateStore, locked
 from xnatctl.engine.types import Report, Selection
-from xnatctl.model import Ref
+from xnatctl.model import Dicom, Ref, SharedIn
+from xnatctl.retry import Waiting
 from xnatctl.xnat.client import Xnat
 from xnatctl.xnat.imports import Imports
-
-Dicom = Literal["import", "copy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +55,24 @@ async def transfer(
     *,
     project: str,
     dicom: Dicom = "import",
+    shared_in: SharedIn = "skip",
+    settings: bool = False,
     waiting: Waiting | None = None,
 ) -> Report:
-    """A project, or what is selected of it, into `project` of another server."""
-    ends = XnatSource(source, target=Ref(project), name=f"{source.url}/{selection.ref.project}")
+    """A project, or what is selected of it, into `project` of another server.
+
+    What other projects share into it is theirs; that it stays behind is no fault.
+    """
+    desk = replace(desk, options=replace(desk.options, accept=desk.options.accept | {SHARED_IN}))
+    ends = XnatSource(
+        source,
+        target=Ref(project),
+        name=f"{source.url}/{selection.ref.project}",
+        shared_in=shared_in,
+    )
     name = f"{destination.url}/{project}"
     remember = _remember(desk.state, Pair(ends.name, name))
-    archive = ArchiveSink(destination, name=name, remember=remember)
+    archive = ArchiveSink(destination, name=name, remember=remember, settings=settings)
     sink: Sink = archive
     if dicom == "import":
         sink = PrearchiveSink(archive, Imports(destination), remember=remember, waiting=waiting)

@@ -35,10 +35,10 @@ ALLOWED: dict[str, set[str]] = {
     "xnat": LEAVES | {"transport"},
     "engine": LEAVES | {"retry", "zipstream"},
     "endpoints": LEAVES | {"engine", "retry", "xnat", "zipstream"},
-    "routes": LEAVES | {"endpoints", "engine", "xnat"},
+    "routes": LEAVES | {"endpoints", "engine", "retry", "xnat"},
     "cluster": LEAVES | {"engine", "routes"},
     "ui": LEAVES | {"engine.events", "engine.types"},
-    "cli": LEAVES | {"_version", "config", "credentials", "engine", "routes", "ui", "xnat"},
+    "cli": LEAVES | {"_version", "config", "credentials", "engine", "retry", "routes", "ui", "xnat"},
     "sandbox": set(),
 }
 

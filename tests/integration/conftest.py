@@ -11,14 +11,12 @@ from pathlib import Path
 import pytest
 
 from xnatctl import routes
-from xnatctl.endpoints.prearchive import Waiting
 from xnatctl.engine.events import Bus, Event
 from xnatctl.engine.runner import Options, Stop
 from xnatctl.engine.state import StateStore
 from xnatctl.engine.types import Report, Selection
-from xnatctl.model import Ref
-from xnatctl.retry import Backoff
-from xnatctl.routes import Dicom
+from xnatctl.model import Dicom, Ref
+from xnatctl.retry import Backoff, Waiting
 from xnatctl.sandbox.seed import seed
 from xnatctl.sandbox.server import Sandbox
 from xnatctl.sandbox.settings import Settings
@@ -73,25 +71,30 @@ class Bench:
         stop: Stop | None = None,
         dry_run: bool = False,
     ) -> Report:
-        async with self.desk("transfer", stop=stop, dry_run=dry_run) as desk:
-            async with connect(self.here) as source, connect(self.there) as sink:
-                return await routes.transfer(
-                    desk,
-                    source,
-                    sink,
-                    selection or Selection(Ref(project)),
-                    project=project,
-                    dicom=dicom,
-                    waiting=Waiting(poll=0.02, poll_most=0.1, build=10.0, archive=20.0),
-                )
+        async with (
+            self.desk("transfer", stop=stop, dry_run=dry_run) as desk,
+            connect(self.here) as source,
+            connect(self.there) as sink,
+        ):
+            return await routes.transfer(
+                desk,
+                source,
+                sink,
+                selection or Selection(Ref(project)),
+                project=project,
+                dicom=dicom,
+                waiting=Waiting(poll=0.02, poll_most=0.1, build=10.0, archive=20.0),
+            )
 
     async def download(
         self, session: str, out: Path, *, project: str = "DEMO", overwrite: bool = False
     ) -> Report:
-        async with self.desk("download", overwrite=overwrite) as desk:
-            async with connect(self.here) as source:
-                ref = Ref(project, session=session)
-                return await routes.download(desk, source, Selection(ref), out=out, folder=session)
+        ref = Ref(project, session=session)
+        async with (
+            self.desk("download", overwrite=overwrite) as desk,
+            connect(self.here) as source,
+        ):
+            return await routes.download(desk, source, Selection(ref), out=out, folder=session)
 
     @asynccontextmanager
     async def desk(

@@ -1,4 +1,4 @@
-"""An account of a sandbox that uses nothing of the code under test: it walks the folders on disk."""
+"""An account of a sandbox without the code under test: it walks the folders on disk."""
 
 from __future__ import annotations
 

@@ -65,7 +65,12 @@ async def test_what_xnat_cannot_hold_is_named_and_everything_else_arrives(nasty:
     here = {one for one in files_of(nasty.source, "NASTY") if one[3] not in lost}
     there = files_of(nasty.sink, "NASTY")
     assert {(*one[:2], *one[3:]) for one in there} == {(*one[:2], *one[3:]) for one in here}
-    assert {one.code for one in report.left} == {"catalog-name", "unsafe-name", "shared-in"}
+    assert {one.code for one in report.left} == {
+        "catalog-name",
+        "unsafe-name",
+        "shared-in",
+        "share-target",
+    }
     assert report.exit_code == 1
 
 

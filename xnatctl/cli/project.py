@@ -19,14 +19,19 @@ if TYPE_CHECKING:
     from xnatctl.ui.shape import Shape
 
 _TRANSFER = "xnatctl.cli.transfer"
+_INFO = "xnatctl.cli.transfer_info"
 project = Group(
     "project",
     help="Projects: list, show, create and transfer them.",
     lazy={
         "transfer": Lazy(f"{_TRANSFER}:transfer", "Copy a project to another server."),
-        "transfer-check": Lazy(f"{_TRANSFER}:transfer_check", "Look at both ends beforehand."),
-        "transfer-status": Lazy(f"{_TRANSFER}:transfer_status", "Show the latest transfer."),
-        "transfer-history": Lazy(f"{_TRANSFER}:transfer_history", "List the transfers run here."),
+        "transfer-plan": Lazy(f"{_TRANSFER}:transfer_plan", "Show what a transfer would do."),
+        "transfer-check": Lazy(f"{_INFO}:transfer_check", "Look at both ends beforehand."),
+        "transfer-init": Lazy(f"{_INFO}:transfer_init", "Write a starter file for --config."),
+        "transfer-status": Lazy(f"{_INFO}:transfer_status", "Show the latest transfer."),
+        "transfer-history": Lazy(f"{_INFO}:transfer_history", "List the transfers run here."),
+        "transfer-map": Lazy(f"{_INFO}:transfer_map", "List what IDs became."),
+        "transfer-report": Lazy(f"{_INFO}:transfer_report", "Show the account of a transfer."),
     },
 )
 

@@ -1,34 +1,40 @@
-"""`xnatctl project transfer` and its relatives: check, status, history."""
+"""`xnatctl project transfer` and `transfer-plan`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncclick as click
 
-from xnatctl.errors import NotFound, UsageError, XnatctlError
+from xnatctl.errors import ConfigError, LocalFault, UsageError
 
 from .group import command, option
 from .options import (
+    OUTPUT,
     SELECTION,
     TRANSFER,
     Destination,
+    Function,
     destination_options,
     dry_run_option,
-    list_options,
     project_option,
     workers_option,
     yes_option,
 )
+from .selection import Narrowed, TransferFile, load_transfer_file, selection_options
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
     from xnatctl.config import Server
-    from xnatctl.engine.state import RunRow
-    from xnatctl.routes import Dicom
-    from xnatctl.ui.shape import Shape
-    from xnatctl.xnat.client import Xnat
+    from xnatctl.engine.plan import OnConflict
+    from xnatctl.engine.runner import Options
+    from xnatctl.engine.types import Report, Selection
+    from xnatctl.model import Dicom, SharedIn
+    from xnatctl.retry import Waiting
+    from xnatctl.ui.plan import Planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,38 +42,122 @@ class TransferOptions:
     project: str
     dest_project: str
     destination: Destination
-    workers: int | None
-    dicom: Dicom
-    yes: bool
-    dry_run: bool
+    narrowed: Narrowed
+    file: TransferFile
+    workers: int | None = None
+    dicom: Dicom = "import"
+    on_conflict: OnConflict = "fail"
+    shared_in: SharedIn = "skip"
+    settings: bool = False
+    accept: tuple[str, ...] = ()
+    retries: int | None = None
+    max_failures: int | None = None
+    plan: Path | None = None
+    yes: bool = False
+    dry_run: bool = False
+
+
+def transfer_options(function: Function) -> Function:
+    """What `transfer` and `transfer-plan` both take, passed as `options: TransferOptions`."""
+
+    @functools.wraps(function)
+    def wrapped(app: App, **values: Any) -> Any:
+        known = {one.name for one in fields(TransferOptions)}
+        path, project = values.pop("config"), values.pop("project")
+        mine = {name: values.pop(name) for name in list(values) if name in known}
+        file = load_transfer_file(path) if path else TransferFile()
+        project = app.project(project or file.source_project)
+        mine["dest_project"] = mine["dest_project"] or file.dest_project
+        if not mine["dest_project"]:
+            raise UsageError("no destination project was named", hint="add --dest-project PROJECT")
+        mine["accept"] = tuple(code for one in mine["accept"] for code in one.split(","))
+        options = TransferOptions(project=project, file=file, **mine)
+        return function(app, options=options, **values)
+
+    for decorate in reversed(_TRANSFER_OPTIONS):
+        wrapped = decorate(wrapped)
+    return wrapped
+
+
+_TRANSFER_OPTIONS = (
+    project_option,
+    option("--dest-project", metavar="PROJECT", group=SELECTION, help="Where it goes."),
+    selection_options,
+    option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="YAML",
+        group=SELECTION,
+        help="A file that says the same, see `transfer-init`.",
+    ),
+    destination_options,
+    option(
+        "--dicom",
+        type=click.Choice(["import", "copy"]),
+        default="import",
+        show_default=True,
+        group=TRANSFER,
+        help="import: the destination's rules act on the data. copy: the same bytes and names.",
+    ),
+    option(
+        "--on-conflict",
+        type=click.Choice(["fail", "skip", "merge", "replace"]),
+        default="fail",
+        show_default=True,
+        group=TRANSFER,
+        help="What becomes of a session that exists differently at the destination.",
+    ),
+    option(
+        "--shared-in",
+        type=click.Choice(["skip", "share", "copy"]),
+        default="skip",
+        show_default=True,
+        group=TRANSFER,
+        help="What becomes of things that other projects share into this one.",
+    ),
+    option(
+        "--settings",
+        is_flag=True,
+        group=TRANSFER,
+        help="Change the settings of a destination project that exists.",
+    ),
+    option(
+        "--accept",
+        multiple=True,
+        metavar="CODE[,CODE]",
+        group=TRANSFER,
+        help="Reasons for leaving something behind that are no failure.",
+    ),
+    option(
+        "--retries",
+        type=click.IntRange(min=0),
+        metavar="N",
+        group=TRANSFER,
+        help="Tries after the first, for each file or archive.  [default: 7]",
+    ),
+    option(
+        "--max-failures",
+        type=click.IntRange(min=1),
+        metavar="N",
+        group=TRANSFER,
+        help="Stop after N failed sessions.",
+    ),
+    workers_option,
+)
 
 
 @command("transfer")
-@project_option
-@option("--dest-project", metavar="PROJECT", required=True, group=SELECTION, help="Where it goes.")
-@destination_options
+@transfer_options
 @option(
-    "--dicom",
-    type=click.Choice(["import", "copy"]),
-    default="import",
-    show_default=True,
+    "--plan",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
     group=TRANSFER,
-    help="import: the destination's rules act on the data. copy: the same bytes and names.",
+    help="Execute exactly a plan that `transfer-plan --save` wrote.",
 )
-@workers_option
 @yes_option
 @dry_run_option
-async def transfer(
-    app: App,
-    *,
-    project: str | None,
-    dest_project: str,
-    destination: Destination,
-    dicom: Dicom,
-    workers: int | None,
-    yes: bool,
-    dry_run: bool,
-) -> int:
+async def transfer(app: App, *, options: TransferOptions) -> int:
     """Copy a project to another server, verified; run again, it copies what is missing.
 
     -p names the source, --dest-profile the destination. Everything that the project owns goes
@@ -79,20 +169,35 @@ async def transfer(
       xnatctl project transfer -p prod -P STUDY --dest-profile dev --dest-project STUDY --dry-run
       xnatctl project transfer -p prod -P STUDY --dest-profile dev --dest-project COPY --dicom copy
     """
-    options = TransferOptions(
-        app.project(project), dest_project, destination, workers, dicom, yes, dry_run
-    )
     return await run_transfer(app, options)
 
 
-async def run_transfer(app: App, options: TransferOptions) -> int:
-    from xnatctl import routes
-    from xnatctl.engine.runner import Options
-    from xnatctl.engine.types import Selection
-    from xnatctl.model import Ref
-    from xnatctl.ui.report import print_report, transfer_json
+@command("transfer-plan")
+@transfer_options
+@option(
+    "--save",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    group=OUTPUT,
+    help="Write the plan, for `transfer --plan FILE`.",
+)
+async def transfer_plan(app: App, *, options: TransferOptions, save: Path | None) -> int:
+    """Show what a transfer would do with each subject and session, and do nothing.
 
-    from .runs import command_line, desk, workers
+    \b
+    Examples:
+      xnatctl project transfer-plan -P STUDY --dest-profile dev --dest-project STUDY
+      xnatctl project transfer-plan -P STUDY --dest-profile dev --dest-project STUDY --save
+      plan.json
+    """
+    return await run_transfer(app, replace(options, dry_run=True), save=save)
+
+
+async def run_transfer(app: App, options: TransferOptions, *, save: Path | None = None) -> int:
+    from xnatctl import routes
+    from xnatctl.ui.plan import Planned
+
+    from .runs import command_line, desk
 
     source, sink = ends(app, options.destination)
     if (source.url, options.project) == (sink.url, options.dest_project):
@@ -100,40 +205,136 @@ async def run_transfer(app: App, options: TransferOptions) -> int:
             f"{options.project} at {source.url} is source and destination at once",
             hint="name another server with --dest-profile, or another --dest-project",
         )
+    how = _how(app, options, source, sink)
     if not (options.yes or options.dry_run):
         app.console.confirm(
             f"Copy project {options.project} from {source.name} ({source.url}) "
             f"to {options.dest_project} at {sink.name} ({sink.url})?"
         )
-    how = Options(
-        verb="transfer",
-        command=command_line(app),
-        workers=workers(options.workers, source, sink),
-        dry_run=options.dry_run,
-    )
+    planned = Planned()
     async with app.xnat(source) as here, app.xnat(sink) as there, desk(app, how) as work:
+        if options.dry_run:
+            work.bus.add(planned)
         report = await routes.transfer(
             work,
             here,
             there,
-            Selection(Ref(options.project)),
+            _selection(options),
             project=options.dest_project,
             dicom=options.dicom,
+            shared_in=options.shared_in,
+            settings=options.settings,
+            waiting=_waiting(options),
         )
-    if app.console.is_machine:
-        summary = transfer_json(
+    if options.dry_run:
+        return _show_plan(app, options, planned, report, save=save)
+    _show_report(app, options, report, source, sink)
+    if report.interrupted or report.units_failed:
+        app.console.say(f"to go on: {command_line(app)}")
+    return report.exit_code
+
+
+def _how(app: App, options: TransferOptions, source: Server, sink: Server) -> Options:
+    from xnatctl.engine.runner import Options
+    from xnatctl.retry import Backoff
+
+    from .runs import command_line, workers
+
+    retries = options.retries if options.retries is not None else options.file.retries
+    return Options(
+        verb="transfer",
+        command=command_line(app),
+        workers=workers(options.workers or options.file.workers, source, sink),
+        on_conflict=options.on_conflict,
+        dry_run=options.dry_run,
+        max_failures=options.max_failures or options.file.max_failures,
+        policy=Backoff() if retries is None else Backoff(attempts=retries + 1),
+        accept=frozenset(options.accept),
+        plan=_load_plan(options) if options.plan else None,
+    )
+
+
+def _selection(options: TransferOptions) -> Selection:
+    from xnatctl.engine.types import Selection
+    from xnatctl.model import Ref
+
+    rules = options.file.rules + options.narrowed.rules()
+    return Selection(Ref(options.project), rules=rules, since=options.narrowed.since)
+
+
+def _waiting(options: TransferOptions) -> Waiting | None:
+    from xnatctl.retry import Waiting
+
+    if options.file.archive_wait is None:
+        return None
+    return Waiting(archive=options.file.archive_wait, build=options.file.archive_wait)
+
+
+def _show_report(
+    app: App, options: TransferOptions, report: Report, source: Server, sink: Server
+) -> None:
+    from xnatctl.ui.report import print_report, transfer_json
+
+    if not app.console.is_machine:
+        print_report(report, app.console)
+        return
+    app.console.document(
+        transfer_json(
             report,
             source=source.url,
             destination=sink.url,
             source_project=options.project,
             dest_project=options.dest_project,
         )
-        app.console.document(summary)
+    )
+
+
+def _show_plan(
+    app: App, options: TransferOptions, planned: Planned, report: Report, *, save: Path | None
+) -> int:
+    from xnatctl.ui.plan import document, print_plan
+    from xnatctl.ui.report import totals
+
+    data = document(
+        planned,
+        report,
+        source=report.source,
+        destination=report.sink,
+        source_project=options.project,
+        dest_project=options.dest_project,
+    )
+    data |= {"dry_run": True, "success": report.exit_code == 0, "subjects_synced": 0}
+    if save is not None:
+        import json
+
+        try:
+            save.write_text(json.dumps(data, indent=1), "utf-8")
+        except OSError as error:
+            raise LocalFault(f"{save} cannot be written", why=error.strerror or "") from error
+        app.console.say(f"plan of {len(planned.rows)} units in {save}")
+    if app.console.is_machine:
+        app.console.document(data)
     else:
-        print_report(report, app.console)
-    if report.interrupted or report.units_failed:
-        app.console.say(f"to go on: {command_line(app)}")
+        print_plan(planned, app.console)
+        app.console.say(totals(report))
     return report.exit_code
+
+
+def _load_plan(options: TransferOptions) -> dict[str, str]:
+    """The signatures of a saved plan. Raises ConfigError for what is none, or is of other ends."""
+    import json
+
+    path = options.plan
+    assert path is not None
+    try:
+        data = json.loads(path.read_text("utf-8"))
+        units = {one["unit"]: one["signature"] for one in data["units"] if "signature" in one}
+        ends_ = (data["source_project"], data["dest_project"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is not a plan", why=str(error)) from error
+    if ends_ != (options.project, options.dest_project):
+        raise ConfigError(f"{path} is a plan of {ends_[0]} to {ends_[1]}")
+    return units
 
 
 def ends(app: App, destination: Destination) -> tuple[Server, Server]:
@@ -144,148 +345,3 @@ def ends(app: App, destination: Destination) -> tuple[Server, Server]:
             "no destination was named", hint="add --dest-profile NAME, or set XNAT_DEST_URL"
         )
     return source, destination.server(app)
-
-
-@command("transfer-check")
-@project_option
-@option("--dest-project", metavar="PROJECT", group=SELECTION, help="Where it would go.")
-@destination_options
-async def transfer_check(
-    app: App, *, project: str | None, dest_project: str | None, destination: Destination
-) -> int:
-    """Look at both ends of a transfer before anything is written.
-
-    \b
-    Examples:
-      xnatctl project transfer-check -p prod -P STUDY --dest-profile dev --dest-project STUDY
-    """
-    from xnatctl.ui.console import Column
-
-    source, sink = ends(app, destination)
-    name = app.project(project)
-    rows: list[dict[str, str]] = []
-    for role, server, check in (
-        ("source", source, _check_source),
-        ("destination", sink, _check_destination),
-    ):
-        try:
-            async with app.xnat(server) as xnat:
-                rows += await _check_server(role, xnat)
-                rows += await check(xnat, name if role == "source" else dest_project or name)
-        except XnatctlError as error:
-            rows.append(_row(f"{role}: {server.url}", "FAIL", str(error)))
-    columns = [Column(name) for name in ("check", "status", "detail")]
-    app.console.rows(rows, columns, key="check")
-    return int(any(row["status"] == "FAIL" for row in rows))
-
-
-async def _check_server(role: str, xnat: Xnat) -> list[dict[str, str]]:
-    who = await xnat.whoami()
-    version = await xnat.version()
-    return [
-        _row(f"{role}: reachable", "OK", f"{xnat.url}, XNAT {version or 'of unknown version'}"),
-        _row(f"{role}: login", "OK", who),
-    ]
-
-
-async def _check_source(xnat: Xnat, project: str) -> list[dict[str, str]]:
-    if await xnat.find_project(project) is None:
-        return [_row("source: project", "FAIL", f"{project} is missing, or not readable")]
-    experiments = await xnat.list_experiments(project)
-    sessions = sum(one.is_imaging for one in experiments)
-    return [_row("source: project", "OK", f"{project}, {sessions} sessions")]
-
-
-async def _check_destination(xnat: Xnat, project: str) -> list[dict[str, str]]:
-    """Edit right is asked for, never assumed: XNAT answers 200 to uploads that it drops."""
-    if await xnat.find_project(project) is None:
-        return [_row("destination: project", "OK", f"{project} will be created")]
-    editable = {one.id for one in await xnat.list_projects(editable=True)}
-    if project not in editable:
-        return [_row("destination: project", "FAIL", f"no right to edit {project}")]
-    return [_row("destination: project", "OK", f"{project} exists and can be edited")]
-
-
-def _row(check: str, status: str, detail: str) -> dict[str, str]:
-    return {"check": check, "status": status, "detail": detail}
-
-
-@command("transfer-status")
-@project_option
-async def transfer_status(app: App, *, project: str | None) -> None:
-    """Show the latest transfer of a project.
-
-    \b
-    Examples:
-      xnatctl project transfer-status -P STUDY
-    """
-    name = app.project(project)
-    runs = await _runs(app, name)
-    if not runs:
-        raise NotFound(f"no transfer of {name} was run from here")
-    app.console.record(_status(runs[0]))
-
-
-@command("transfer-history")
-@project_option
-@list_options
-async def transfer_history(app: App, *, project: str | None, shape: Shape) -> None:
-    """List the transfers that were run from this machine, newest first.
-
-    \b
-    Examples:
-      xnatctl project transfer-history -P STUDY
-    """
-    from xnatctl.ui.console import Column
-
-    rows = []
-    for run in await _runs(app, project):
-        status = _status(run)
-        rows.append(
-            {
-                "id": run.id,
-                "status": run.status,
-                "started": status["started"],
-                "dest": run.sink,
-                "synced": status["subjects_synced"],
-                "failed": status["subjects_failed"],
-                "files": status["files"],
-                "bytes": status["bytes"],
-            }
-        )
-    names = ("id", "status", "started", "dest", "synced", "failed", "files", "bytes")
-    app.console.rows(rows, [Column(name) for name in names], shape=shape)
-
-
-async def _runs(app: App, project: str | None) -> list[RunRow]:
-    from .runs import open_state
-
-    async with open_state(app) as state:
-        runs = await state.runs(verb="transfer")
-    return [one for one in runs if project is None or one.source.endswith(f"/{project}")]
-
-
-def _status(run: RunRow) -> dict[str, Any]:
-    from datetime import UTC, datetime
-
-    def at(moment: float | None) -> str:
-        return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds") if moment else ""
-
-    kinds = run.report.get("by_kind", {})
-    subjects = kinds.get("subject", {})
-    destination, _, project = run.sink.rpartition("/")
-    return {
-        "sync_id": run.id,
-        "status": run.status,
-        "started": at(run.started),
-        "ended": at(run.ended),
-        "subjects_synced": subjects.get("copied", 0),
-        "subjects_failed": subjects.get("failed", 0),
-        "subjects_skipped": subjects.get("kept", 0),
-        "destination": destination,
-        "dest_project": project,
-        "sessions_synced": kinds.get("session", {}).get("copied", 0),
-        "files": run.report.get("files", 0),
-        "bytes": run.report.get("bytes", 0),
-        "verified": run.report.get("verified", {}),
-    }

@@ -10,7 +10,7 @@ import anyio
 
 from xnatctl.engine.ports import Chunks, Inventory
 from xnatctl.engine.types import Container, Item, Stamp, Unit, Verdict
-from xnatctl.errors import BadReply, Conflict, NotFound
+from xnatctl.errors import BadReply, Conflict, LeftBehind, NotFound
 from xnatctl.model import File, Level, Ref, Scan, Session
 from xnatctl.xnat import metadata, paths
 from xnatctl.xnat.client import Xnat
@@ -18,8 +18,10 @@ from xnatctl.xnat.parse import digest_of
 from xnatctl.zipstream import Event as ZipEvent
 
 from .catalogue import (
+    PROJECT,
     PROJECT_XML,
     SESSION_XML,
+    SETTINGS,
     SUBJECT_XML,
     Catalogue,
     document_key,
@@ -58,8 +60,11 @@ class ArchiveSink:
     holds_digests = True
     may_rewrite = False
 
-    def __init__(self, xnat: Xnat, *, remember: Remember, name: str = "") -> None:
+    def __init__(
+        self, xnat: Xnat, *, remember: Remember, name: str = "", settings: bool = False
+    ) -> None:
         self.name = name or xnat.url
+        self._settings = settings
         self._xnat = xnat
         self._remember = remember
         self._seats: dict[str, Seat] = {}
@@ -78,11 +83,23 @@ class ArchiveSink:
         return self._seats[unit.key]
 
     def prepare(self, unit: Unit, inventory: Inventory) -> Unit:
-        return unit
+        """Settings of a project that was here before are compared and named, not changed."""
+        ours = self._settings or unit.facts.get("created")
+        if unit.key != SETTINGS or ours:
+            return unit
+        differing = [
+            one.key.rpartition("/")[2]
+            for one in unit.items
+            if inventory.get(one.key, Stamp()).digest != one.digest
+        ]
+        note = f"settings kept as they are here: {', '.join(differing)} (--settings copies them)"
+        return replace(unit, items=(), notes=(*unit.notes, note) if differing else unit.notes)
 
     async def inventory(self, unit: Unit) -> Inventory:
         seat = self.seat(unit)
         target = unit.target
+        if unit.key == SETTINGS:
+            return await self._settings_here(unit)
         try:
             files = await self._xnat.list_files(target, deep=target.session is not None)
         except NotFound:
@@ -102,7 +119,17 @@ class ArchiveSink:
             found[key] = Stamp()
         for label in seat.assessors:
             found[document_key(label)] = Stamp()
+        for name in unit.facts:
+            if name.startswith("share:"):
+                found[f"shares/{name.removeprefix('share:')}"] = Stamp()
         return found
+
+    async def _settings_here(self, unit: Unit) -> Inventory:
+        try:
+            found = await self._xnat.get_settings(unit.target.project)
+        except NotFound:
+            return {}
+        return {f"{SETTINGS}/{name}": Stamp(digest=digest_of(v)) for name, v in found.items()}
 
     async def _inputs(self, unit: Unit, inputs: Ref) -> list[File]:
         """Files of the inputs of an assessor or a reconstruction, which no deep listing has."""
@@ -122,7 +149,7 @@ class ArchiveSink:
     async def begin(self, unit: Unit) -> None:
         """See that the project exists; a session label held by another subject is a conflict."""
         seat = self.seat(unit)
-        if unit.kind == "project":
+        if unit.key == PROJECT:
             await self._ensure_project(unit)
         elif unit.target.session is not None:
             existing = await self.find_session(unit)
@@ -135,6 +162,7 @@ class ArchiveSink:
         if await self._xnat.find_project(project) is not None:
             return
         xml = next(one.body for one in unit.items if one.key == PROJECT_XML)
+        await self._remember(SETTINGS, {"created": "1"})
         path = paths.project(project)
         try:
             await self._xnat.put_xml(path, metadata.for_project(xml, project=project))
@@ -200,6 +228,11 @@ class ArchiveSink:
             await self._xnat.put_xml(paths.subject(target.project, target.subject or ""), xml)
         elif item.path == "session":
             await self._put_session(unit, xml)
+        elif item.path == "setting":
+            name = item.key.rpartition("/")[2]
+            await self._xnat.put_setting(target.project, name, xml.decode())
+        elif item.path == "share":
+            await self._put_share(unit, item, xml.decode())
         else:
             await self._put_assessor(unit, item, xml)
 
@@ -227,7 +260,8 @@ class ArchiveSink:
         if again:
             again["xsiType"] = unit.facts.get("xsi_type", "")
             await self._xnat.put_item(path, again)
-        await self._remember(unit.key, {"session_id": seat.session_id})
+        facts = {"session_id": seat.session_id, "source_id": unit.facts.get("source_id", "")}
+        await self._remember(unit.key, dict(facts))
 
     async def _put_assessor(self, unit: Unit, item: Item, xml: bytes) -> None:
         seat = self.seat(unit)
@@ -247,6 +281,26 @@ class ArchiveSink:
         )
         seat.assessors[label] = await self._xnat.put_xml(path, body)
         await self._remember(unit.key, {f"assessor:{label}": seat.assessors[label]})
+
+    async def _put_share(self, unit: Unit, item: Item, text: str) -> None:
+        project, _, label = text.partition("\n")
+        if await self._xnat.find_project(project) is None:
+            raise LeftBehind(
+                f"the destination has no project {project} to share into", code="share-target"
+            )
+        seat = self.seat(unit)
+        if unit.target.session is not None and not seat.session_id:
+            existing = await self.find_session(unit)
+            if existing is None:
+                raise LeftBehind(
+                    f"{unit.target.project} has no session {unit.target.session} here",
+                    code="share-source",
+                )
+            seat.session_id = existing.id
+        owner = paths.owner(replace(unit.target, session_id=seat.session_id or None))
+        if not await self._xnat.share(owner, project, label):
+            raise LeftBehind(f"{label} is taken in project {project}", code="share-label")
+        await self._remember(unit.key, {f"share:{project}": label})
 
     async def _ensure(self, unit: Unit, lane: str) -> Ref:
         """The resource on this server, created with its metadata before its first file."""
@@ -285,7 +339,7 @@ class ArchiveSink:
 
     async def seal(self, unit: Unit, stage: int) -> None:
         """Create resources that hold no file, and have the server count what it got."""
-        if stage < 2:
+        if stage != 2:
             return
         seat = self.seat(unit)
         lanes = {item.lane for item in unit.items if item.kind in ("file", "zip", "import")}

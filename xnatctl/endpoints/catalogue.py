@@ -18,6 +18,10 @@ from xnatctl.xnat.parse import place_of
 
 Place = tuple[Level | None, str | None, Side | None]
 
+PROJECT = "project"
+SETTINGS = "settings"
+"""Keys of the units of the project itself: its own things first, its settings after all else."""
+
 SESSION_XML = "session.xml"
 SUBJECT_XML = "subject.xml"
 PROJECT_XML = "project.xml"

@@ -38,7 +38,7 @@ from xnatctl.errors import (
     ServerFault,
 )
 from xnatctl.model import PrearchiveEntry
-from xnatctl.retry import Sleep
+from xnatctl.retry import Sleep, Waiting
 from xnatctl.xnat.imports import Imports, StillArchiving, entry_of
 from xnatctl.xnat.parse import digest_of
 from xnatctl.zipstream import Event as ZipEvent
@@ -50,16 +50,6 @@ from .catalogue import SESSION_XML, label_of
 IN_MEMORY = 16 * 1024 * 1024
 PIECE = 256 * 1024
 DICOM_TAGS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber")
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """How long the server is waited for, in seconds: between looks, to build, and to archive."""
-
-    poll: float = 0.25
-    poll_most: float = 5.0
-    build: float = 600.0
-    archive: float = 10800.0
 
 
 @dataclass(slots=True)

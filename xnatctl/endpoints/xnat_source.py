@@ -16,15 +16,17 @@ from xnatctl.engine.ports import Chunks
 from xnatctl.engine.select import recent, selects
 from xnatctl.engine.types import Container, Item, Left, Selection, Unit
 from xnatctl.errors import NotFound, Vanished
-from xnatctl.model import Ref, Resource, Session, SessionDetail
+from xnatctl.model import Ref, Resource, Session, SessionDetail, SharedIn
 from xnatctl.xnat import metadata, paths
 from xnatctl.xnat.client import Xnat
 from xnatctl.xnat.parse import digest_of, parse_session_xml
 from xnatctl.zipstream import why_unsafe
 
 from .catalogue import (
+    PROJECT,
     PROJECT_XML,
     SESSION_XML,
+    SETTINGS,
     SUBJECT_XML,
     Catalogue,
     Place,
@@ -33,15 +35,26 @@ from .catalogue import (
     label_of,
 )
 
+SHARED_IN = "shared-in"
+
 
 class XnatSource:
     """Reads a project, a subject or a session out of an archive."""
 
-    def __init__(self, xnat: Xnat, *, target: Ref, name: str = "", metadata: bool = True) -> None:
+    def __init__(
+        self,
+        xnat: Xnat,
+        *,
+        target: Ref,
+        name: str = "",
+        metadata: bool = True,
+        shared_in: SharedIn = "skip",
+    ) -> None:
         self.name = name or xnat.url
         self._xnat = xnat
         self._target = target
         self._metadata = metadata
+        self._shared_in = shared_in
         self._selection = Selection(target)
 
     # --- units ---------------------------------------------------------------------------------
@@ -62,9 +75,12 @@ class XnatSource:
                 hint="xnatctl project list shows those that this login may read",
             )
         if ref.subject is None and self._metadata:
-            yield self._unit("project", "project", Ref(ref.project), Ref(self._target.project))
+            yield self._unit(PROJECT, "project", Ref(ref.project), Ref(self._target.project))
         async for unit in self._by_subject(selection):
             yield unit
+        if ref.subject is None and self._metadata:
+            own = Ref(ref.project)
+            yield self._unit(SETTINGS, "project", own, Ref(self._target.project), after=("*",))
 
     async def _by_subject(self, selection: Selection) -> AsyncIterator[Unit]:
         project = selection.ref.project
@@ -83,7 +99,7 @@ class XnatSource:
                 one
                 for one in sessions.get(subject.id) or sessions.get(subject.label) or []
                 if selects(selection, "session", one.label, one.id)
-                and selects(selection, "type", one.xsi_type, one.modality)
+                and _type_selected(selection, one)
                 and recent(selection, one.date)
             ]
             key = f"subjects/{subject.label}"
@@ -93,7 +109,7 @@ class XnatSource:
                     "subject",
                     Ref(project, subject.label),
                     Ref(self._target.project, subject.label),
-                    after=("project",) if selection.ref.subject is None else (),
+                    after=(PROJECT,) if selection.ref.subject is None else (),
                 )
             for one in chosen:
                 yield self._session_unit(one, subject.label, (key,) if self._metadata else ())
@@ -125,6 +141,8 @@ class XnatSource:
 
     async def describe(self, unit: Unit) -> Unit:
         try:
+            if unit.key == SETTINGS:
+                return await self._describe_settings(unit)
             if unit.kind == "project":
                 return await self._describe_own(
                     unit, PROJECT_XML, paths.project(unit.ref.project), "project"
@@ -141,8 +159,9 @@ class XnatSource:
         xml = await self._xnat.xml(path)
         detail = parse_session_xml(xml, path)
         owner = detail.session.project
-        if kind == "subject" and owner and owner != unit.ref.project:
-            return _shared_in(unit, owner)
+        foreign = owner and owner != unit.ref.project and self._shared_in != "copy"
+        if kind == "subject" and foreign:
+            return self._not_owned(unit, owner, detail.session.label, detail.shares)
         catalogue = Catalogue(await self._xnat.list_files(unit.ref))
         document = Item(
             key=key,
@@ -154,12 +173,43 @@ class XnatSource:
             digest=metadata.fingerprint(xml),
             stage=0,
         )
-        return self._filled(unit, [document], catalogue, detail.resources)
+        documents = [document, *_shares(unit, detail.shares, "")]
+        return self._filled(unit, documents, catalogue, detail.resources)
+
+    async def _describe_settings(self, unit: Unit) -> Unit:
+        """The project's settings, the prearchive code last: it decides what happens to arrivals."""
+        found = await self._xnat.get_settings(unit.ref.project)
+        items = [
+            Item(
+                key=f"{SETTINGS}/{name}",
+                kind="document",
+                lane=SETTINGS,
+                ref=unit.ref,
+                path="setting",
+                body=value.encode(),
+                digest=digest_of(value),
+                stage=0,
+            )
+            for name, value in found.items()
+        ]
+        return replace(unit, items=tuple(items), fingerprint=digest_of(*map(repr, found.items())))
+
+    def _not_owned(
+        self, unit: Unit, owner: str, label: str, shares: tuple[tuple[str, str], ...]
+    ) -> Unit:
+        """What is only shared into the project: left, or shared again at the destination."""
+        if self._shared_in == "share":
+            there = next((name for project, name in shares if project == unit.ref.project), label)
+            share = _share_item(unit, unit.target.project, there or label, "")
+            return replace(unit, target=replace(unit.target, project=owner), items=(share,))
+        reason = f"shared into {unit.ref.project}; it belongs to {owner}"
+        return replace(unit, left=(Left(unit.key, SHARED_IN, reason),))
 
     async def _describe_session(self, unit: Unit) -> Unit:
         detail = await self._xnat.get_session(unit.ref.session_id or "")
-        if detail.session.project and detail.session.project != unit.ref.project:
-            return _shared_in(unit, detail.session.project)
+        owner = detail.session.project
+        if owner and owner != unit.ref.project and self._shared_in != "copy":
+            return self._not_owned(unit, owner, detail.session.label, detail.shares)
         if detail.session.parent:
             # An assessor that the listing did not tell apart: it travels with its session.
             return unit
@@ -173,12 +223,17 @@ class XnatSource:
         catalogue = Catalogue(files, names)  # type: ignore[arg-type]
         documents = []
         if self._metadata:
-            documents = [self._session_document(unit, detail), *_assessor_documents(unit, detail)]
+            documents = [
+                self._session_document(unit, detail),
+                *self._assessor_documents(unit, detail),
+                *_shares(unit, detail.shares, ""),
+            ]
         facts = {
             "uid": detail.uid,
             "xsi_type": detail.session.xsi_type or unit.facts.get("xsi_type", ""),
             "visit": detail.visit,
             "protocol": detail.protocol,
+            "source_id": unit.ref.session_id or "",
         }
         for scan in detail.scans:
             facts[f"series:{scan.id}"] = scan.uid
@@ -187,6 +242,7 @@ class XnatSource:
         for group in (detail.scans, detail.assessors, detail.reconstructions):
             resources += [one for thing in group for one in thing.resources]
         types = {scan.id: scan.type for scan in detail.scans}
+        types |= {f"assessor:{one.label}": one.xsi_type for one in detail.assessors}
         return self._filled(unit, documents, catalogue, resources, types)
 
     def _session_document(self, unit: Unit, detail: SessionDetail) -> Item:
@@ -200,6 +256,22 @@ class XnatSource:
             digest=metadata.fingerprint(detail.xml),
             stage=0,
         )
+
+    def _assessor_documents(self, unit: Unit, detail: SessionDetail) -> list[Item]:
+        within = unit.facts.get("xsi_type", "")
+        return [
+            Item(
+                key=document_key(one.label),
+                kind="document",
+                lane=document_key(one.label),
+                ref=Ref(unit.ref.project, session_id=one.id),
+                path="assessor",
+                digest=metadata.assessor_fingerprint(detail.xml, one.id),
+                stage=1,
+            )
+            for one in detail.assessors
+            if selects(self._selection, "assessor-type", one.xsi_type, within=within)
+        ]
 
     def _filled(
         self,
@@ -215,7 +287,7 @@ class XnatSource:
         for key in keys:
             place = catalogue.places.get(key) or listed[key][0]
             label = label_of(key)
-            if not self._selected(place, label, types or {}):
+            if not self._selected(unit, place, label, types or {}):
                 continue
             known = listed.get(key)
             source = _at(unit.ref, place, catalogue.ids.get(key, label))
@@ -244,19 +316,26 @@ class XnatSource:
             fingerprint=digest_of(*sorted(stamps), *(one.key for one in containers)),
         )
 
-    def _selected(self, place: Place, label: str, types: Mapping[str, str]) -> bool:
+    def _selected(self, unit: Unit, place: Place, label: str, types: Mapping[str, str]) -> bool:
         level, item, _ = place
-        if (level or "own") not in self._selection.levels:
+        where = level or ("own" if unit.kind in ("session", "experiment") else unit.kind)
+        within = unit.facts.get("xsi_type", "")
+        wanted = self._selection
+        if (level or "own") not in wanted.levels:
             return False
-        if not selects(self._selection, "resource", label):
+        if not selects(wanted, "resource", label, level=where, within=within):
             return False
+        if level == "assessors":
+            kind = types.get(f"assessor:{item}", "")
+            return selects(wanted, "assessor-type", kind, within=within)
         if level != "scans":
             return not any(
-                rule.include and rule.what in ("scan", "scan-type")
-                for rule in self._selection.rules
+                one.include and one.what in ("scan", "scan-type") and not one.within
+                for one in wanted.rules
             )
-        return selects(self._selection, "scan", item or "") and selects(
-            self._selection, "scan-type", types.get(item or "", "")
+        scan_type = types.get(item or "", "")
+        return selects(wanted, "scan", item or "", scan_type, within=within) and selects(
+            wanted, "scan-type", scan_type, within=within
         )
 
     # --- bodies --------------------------------------------------------------------------------
@@ -296,9 +375,31 @@ def _cannot_carry(key: str, path: str) -> Left | None:
     return None
 
 
-def _shared_in(unit: Unit, owner: str) -> Unit:
-    reason = f"shared into {unit.ref.project}; it belongs to {owner}"
-    return replace(unit, left=(Left(unit.key, "shared-in", reason),))
+def _type_selected(selection: Selection, one: Session) -> bool:
+    what = "type" if one.is_imaging else "experiment-type"
+    return selects(selection, what, one.xsi_type, one.modality)
+
+
+def _shares(unit: Unit, shares: tuple[tuple[str, str], ...], below: str) -> list[Item]:
+    return [
+        _share_item(unit, project, label, below)
+        for project, label in shares
+        if project != unit.target.project
+    ]
+
+
+def _share_item(unit: Unit, project: str, label: str, below: str) -> Item:
+    """A share as a document: the other project and the label that the thing has there."""
+    return Item(
+        key=f"{below}shares/{project}",
+        kind="document",
+        lane="shares",
+        ref=unit.ref,
+        path="share",
+        body=f"{project}\n{label}".encode(),
+        digest=digest_of(project, label),
+        stage=3,
+    )
 
 
 def _container(key: str, ref: Ref, known: tuple[Place, Resource] | None) -> Container:
@@ -311,21 +412,6 @@ def _container(key: str, ref: Ref, known: tuple[Place, Resource] | None) -> Cont
 def _at(ref: Ref, place: Place, resource: str) -> Ref:
     level, item, side = place
     return replace(ref, level=level, item=item, side=side, resource=resource)
-
-
-def _assessor_documents(unit: Unit, detail: SessionDetail) -> list[Item]:
-    return [
-        Item(
-            key=document_key(one.label),
-            kind="document",
-            lane=document_key(one.label),
-            ref=Ref(unit.ref.project, session_id=one.id),
-            path="assessor",
-            digest=metadata.assessor_fingerprint(detail.xml, one.id),
-            stage=1,
-        )
-        for one in detail.assessors
-    ]
 
 
 async def _one(body: bytes) -> AsyncIterator[bytes]:

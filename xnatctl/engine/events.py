@@ -31,13 +31,14 @@ class RunStarted(Event):
 @dataclass(frozen=True, slots=True)
 class UnitPlanned(Event):
     """The unit is known in full: `files` and `bytes` are what has to move, the rest is already
-    there.
+    there. `signature` names exactly this plan of it.
     """
 
     unit: Unit
     files: int
     bytes: int
     files_kept: int
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
-from .types import Item, Member, Stamp, Unit, Verdict
+from .types import Item, Left, Member, Stamp, Unit, Verdict
+
+OnConflict = Literal["skip", "fail", "merge", "replace"]
 
 SMALL_MEAN = 1024 * 1024
 MANY = 50
@@ -60,14 +64,17 @@ def _judge(
     if item.verdict is Verdict.LEAVE:
         return item
     if item.kind == "document":
-        unchanged = item.key in inventory and known.get(item.key) == item.digest
+        there = inventory.get(item.key)
+        unchanged = there is not None and (there.digest or known.get(item.key)) == item.digest
         return replace(item, verdict=Verdict.KEEP if unchanged else Verdict.COPY)
     (wanted,) = expected(item).values()
     there = inventory.get(item.key)
     if there is None:
         return replace(item, verdict=Verdict.COPY)
     if not same(wanted, there):
-        return _differs(item, wanted, there, overwrite)
+        # What is there is what an earlier run wrote: the source has changed since.
+        ours = bool(there.digest) and known.get(item.key) == there.digest
+        return _differs(item, wanted, there, overwrite or ours)
     if item.kind == "import" and known.get(item.key, item.digest) != item.digest:
         return _differs(item, Stamp(digest=item.digest), Stamp(digest=known[item.key]), overwrite)
     return replace(item, verdict=Verdict.KEEP)
@@ -78,6 +85,44 @@ def _differs(item: Item, wanted: Stamp, there: Stamp, overwrite: bool) -> Item:
     if overwrite and item.kind != "import":
         return replace(item, verdict=Verdict.REPLACE, reason=reason)
     return replace(item, verdict=Verdict.CONFLICT, reason=reason)
+
+
+def settle(unit: Unit, inventory: Mapping[str, Stamp], *, policy: OnConflict, ours: bool) -> Unit:
+    """The unit under the policy for what exists differently at the sink.
+
+    It exists differently when something differs from the source, or when it holds files that the
+    source does not have and no earlier run of ours knows of it. `fail` and `skip` then write
+    nothing of the unit, `merge` adds what is missing and leaves what differs, `replace` overwrites
+    that. Extra files of a unit of ours are deletions at the source; they are noted and stay.
+    """
+    if unit.kind not in ("session", "experiment"):
+        return unit
+    expecting = {key for item in unit.items for key in expected(item)}
+    expecting |= {member.key for item in unit.items for member in item.members}
+    extra = [key for key in inventory if "/files/" in key and key not in expecting]
+    differing = [item for item in unit.items if item.verdict is Verdict.CONFLICT]
+    if extra and ours:
+        notes = (*unit.notes, f"{len(extra)} files are only at the destination: {extra[0]}")
+        unit = replace(unit, notes=notes)
+    if not differing and (ours or not extra):
+        return unit
+    reason = f"{differing[0].key}: {differing[0].reason}" if differing else f"{extra[0]} is extra"
+    if policy == "skip":
+        left = Left(unit.key, "exists", f"exists differently at the destination: {reason}")
+        return replace(unit, items=(), left=(*unit.left, left))
+    if policy == "fail":
+        return replace(unit, conflict=reason)
+    if policy == "merge":
+        return unit
+    return replace(
+        unit,
+        items=tuple(
+            replace(item, verdict=Verdict.REPLACE)
+            if item.verdict is Verdict.CONFLICT and item.kind != "import"
+            else item
+            for item in unit.items
+        ),
+    )
 
 
 def difference(wanted: Stamp, there: Stamp) -> str:
@@ -147,6 +192,17 @@ def zip_of(lane: str, items: list[Item]) -> Item:
         stage=first.stage,
         verdict=verdict,
     )
+
+
+def signature(unit: Unit) -> str:
+    """A digest of what is about to be done with a unit; it changes when either end does."""
+    lines = [
+        f"{one.verdict}\t{key}\t{stamp.size}\t{stamp.digest}\t{stamp.count}"
+        for one in unit.items
+        for key, stamp in (expected(one) or {one.key: Stamp(digest=one.digest)}).items()
+    ]
+    whole = "\n".join([unit.key, unit.conflict, *sorted(lines)])
+    return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
 def remaining(item: Item, inventory: Mapping[str, Stamp], *, split: bool = False) -> list[Item]:

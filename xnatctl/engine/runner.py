@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
@@ -52,7 +52,7 @@ from .events import (
     UnitPlanned,
 )
 from .limits import Limits
-from .plan import decide, pack, remaining
+from .plan import OnConflict, decide, pack, remaining, settle, signature
 from .ports import Dispatcher, Sink, Source
 from .report import Account, summary
 from .state import Pair, StateStore
@@ -86,12 +86,15 @@ class Options:
     command: str = ""
     workers: int = 4
     overwrite: bool = False
+    on_conflict: OnConflict = "merge"
     dry_run: bool = False
     max_failures: int | None = None
     grace: float = 30.0
     policy: Backoff = field(default_factory=Backoff)
     fail_on_left: bool = True
     accept: frozenset[str] = frozenset()
+    plan: Mapping[str, str] | None = None
+    """Signatures by unit of a plan that is to be executed exactly; None: whatever is found."""
 
 
 class Stop:
@@ -203,6 +206,8 @@ class Run:
             async for unit in self.source.units(selection):
                 if self._must_stop():
                     return
+                if self.options.plan is not None and unit.key not in self.options.plan:
+                    continue
                 self._open[unit.key] = anyio.Event()
                 await send.send(unit)
 
@@ -286,8 +291,21 @@ class UnitRun:
                 sum(item.files for item in moving),
                 sum(item.bytes for item in moving),
                 sum(item.files for item in planned.items if item.verdict is Verdict.KEEP),
+                signature(planned),
             )
         )
+        wanted = run.options.plan
+        if wanted is not None and wanted.get(planned.key) != signature(planned):
+            raise Conflict(
+                f"{planned.label} is not as it was when the plan was made",
+                hint="make a new plan with `xnatctl project transfer-plan --save FILE`",
+            )
+        if planned.conflict:
+            raise Conflict(
+                f"{planned.label} exists differently at the destination",
+                why=planned.conflict,
+                hint="--on-conflict merge adds what is missing, replace overwrites, skip leaves it",
+            )
         self._note_conflicts(planned)
         if run.options.dry_run:
             return self._outcome(planned, "left" if moving else "kept")
@@ -310,15 +328,17 @@ class UnitRun:
         """The unit in full with a verdict on every item."""
         run = self._run
         known = await run.state.known(run.pair, self._unit.key)
-        async with run.limits.source.slot():
-            unit = await run.source.describe(self._unit)
+        unit = self._unit
         if known is not None:
             unit = replace(unit, facts={**known.facts, **unit.facts})
+        async with run.limits.source.slot():
+            unit = await run.source.describe(unit)
         async with run.limits.sink.slot():
             inventory = await run.sink.inventory(unit)
         unit = run.sink.prepare(unit, inventory)
         digests = known.digests if known is not None else {}
         unit = decide(unit, inventory, known=digests, overwrite=run.options.overwrite)
+        unit = settle(unit, inventory, policy=run.options.on_conflict, ours=bool(digests))
         self._unit = pack(unit, accepts_zip=run.sink.accepts_zip)
         return self._unit
 
@@ -475,13 +495,16 @@ class UnitRun:
     async def _record(self, unit: Unit, status: str) -> None:
         run = self._run
         became = {one.key: one for one in self._outcomes}
-        rows = []
+        rows: list[tuple[str, str, int | None, str, str]] = []
         for item in unit.items:
             one = became.get(item.key)
             if one is not None and one.became == "failed":
                 rows.append((item.key, item.digest, item.bytes, "failed", one.error))
             elif item.verdict is Verdict.KEEP or (one is not None and one.became == "copied"):
-                rows.append((item.key, item.digest, item.bytes, "done", ""))
+                if item.kind == "zip":
+                    rows += [(m.key, m.digest, m.size, "done", "") for m in item.members]
+                else:
+                    rows.append((item.key, item.digest, item.bytes, "done", ""))
         with anyio.CancelScope(shield=True):
             await run.state.mark_items(run.pair, unit.key, rows)
             await run.state.mark_unit(

@@ -17,11 +17,28 @@ from xnatctl.model import Ref
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One include or exclude rule: glob patterns over one property of a thing."""
+    """One include or exclude rule: glob patterns over one property of a thing.
 
-    what: Literal["subject", "session", "type", "scan", "scan-type", "resource"]
+    `type` is that of an imaging session (or its modality), `experiment-type` of other experiments,
+    `assessor-type` of assessors. `level` narrows a rule on resources to what hangs there: project,
+    subject, own (the session itself), scans, assessors, reconstructions; `within` narrows a rule to
+    sessions of one type.
+    """
+
+    what: Literal[
+        "subject",
+        "session",
+        "type",
+        "experiment-type",
+        "assessor-type",
+        "scan",
+        "scan-type",
+        "resource",
+    ]
     patterns: tuple[str, ...]
     include: bool = True
+    level: str = ""
+    within: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +162,8 @@ class Unit:
     A source yields it light (key, refs, `after`); `Source.describe` fills in the rest.
     `fingerprint` is a digest of everything the source said of it, so that an unchanged unit is
     recognised by one comparison. `after` names units that must have ended, `*` all before this one.
-    `facts` is what is remembered of it from one run to the next.
+    `conflict` says why nothing of it may be written. `facts` is what is remembered of it from one
+    run to the next.
     """
 
     key: str
@@ -158,6 +176,7 @@ class Unit:
     items: tuple[Item, ...] = ()
     left: tuple[Left, ...] = ()
     notes: tuple[str, ...] = ()
+    conflict: str = ""
     fingerprint: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
 

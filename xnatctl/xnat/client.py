@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from xnatctl.errors import BadReply, Conflict, NotFound
+from xnatctl.errors import BadReply, Conflict, NotFound, PermissionDenied, ServerFault
 from xnatctl.model import (
     File,
     Project,
@@ -26,6 +26,7 @@ from xnatctl.transport import Reply, Transport
 from . import paths
 from .parse import (
     Row,
+    cell,
     parse_files,
     parse_project,
     parse_resource,
@@ -167,6 +168,52 @@ class Xnat:
     async def xml(self, path: str) -> bytes:
         reply = await self.transport.request("GET", path, params={"format": "xml"}, expect="xml")
         return reply.body
+
+    async def get_settings(self, project: str) -> dict[str, str]:
+        """The settings of a project that it has, by name; those that may not be read are
+        missing.
+        """
+        found = {}
+        for name in paths.SETTINGS:
+            try:
+                reply = await self.transport.request(
+                    "GET", paths.setting(project, name), allow=(204,)
+                )
+            except (NotFound, PermissionDenied, ServerFault):
+                continue
+            text = reply.text.strip()
+            if reply.status != 204 and text:
+                found[name] = text
+        return found
+
+    async def put_setting(self, project: str, name: str, value: str) -> None:
+        """Change one setting. Short values stand in the path, a script is the body."""
+        path = paths.setting(project, name)
+        if name in paths.SETTINGS_IN_PATH:
+            await self.transport.request("PUT", f"{path}/{paths.segment(value)}")
+        else:
+            body = value.encode()
+            params = {"inbody": "true"} if path.startswith("/data") else None
+            await self.transport.request(
+                "PUT", path, params=params, body=body, content_type="text/plain"
+            )
+
+    async def share(self, owner: str, project: str, label: str) -> bool:
+        """Share what stands at the path `owner` into a project; False when the label is taken
+        there.
+
+        Sharing twice is a conflict for XNAT, so that is looked up.
+        """
+        try:
+            await self.transport.request(
+                "PUT",
+                f"{owner}/projects/{paths.segment(project)}",
+                params={"label": label} if label else None,
+            )
+        except Conflict:
+            rows = await self.rows(f"{owner}/projects")
+            return any(cell(row, "ID") == project for row in rows)
+        return True
 
     # --- read bodies ---------------------------------------------------------------------------
 

@@ -24,6 +24,28 @@ PLUGINS = "/xapi/plugins"
 WORKFLOWS = "/data/services/workflows"
 
 
+# In the order in which they are written: the prearchive code last.
+SETTINGS = (
+    "accessibility",
+    "quarantine_code",
+    "scan_type_mapping",
+    "anonymisation",
+    "series_filter",
+    "prearchive_code",
+)
+SETTINGS_IN_PATH = frozenset(
+    ("accessibility", "quarantine_code", "scan_type_mapping", "prearchive_code")
+)
+
+
+def setting(project_id: str, name: str) -> str:
+    if name == "anonymisation":
+        return f"/xapi/anonymize/projects/{segment(project_id)}"
+    if name == "series_filter":
+        return f"{project(project_id)}/config/seriesImportFilter/config"
+    return f"{project(project_id)}/{name}"
+
+
 def segment(text: str) -> str:
     """One path segment. XNAT stands `[SLASH]` for a slash inside a scan ID or type."""
     return quote(text.replace("/", "[SLASH]"), safe="[]" if "/" in text else "")
