@@ -74,13 +74,12 @@ CREATE TABLE objects(
 """
 
 
-@dataclass(frozen=True, slots=True)
 class SandboxError(Exception):
     """The sandbox cannot start or go on: what happened, why, and what the user can do."""
 
-    what: str
-    why: str
-    fix: str
+    def __init__(self, what: str, why: str, fix: str) -> None:
+        super().__init__(what, why, fix)
+        self.what, self.why, self.fix = what, why, fix
 
     def __str__(self) -> str:
         return f"{self.what}: {self.why}. {self.fix}."

@@ -76,11 +76,9 @@ class Sandbox:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listen; port 0 is any free one. Raises SandboxError when the port is taken."""
         server = web.Server(self._answer, access_log=None, lingering_time=2.0)
-        self._runner = web.ServerRunner(server)
+        self._runner = web.ServerRunner(server, shutdown_timeout=self.settings.shutdown_s)
         await self._runner.setup()
-        site_ = web.TCPSite(
-            self._runner, host, port, shutdown_timeout=self.settings.shutdown_s, backlog=512
-        )
+        site_ = web.TCPSite(self._runner, host, port, backlog=512)
         try:
             await site_.start()
         except OSError as problem:

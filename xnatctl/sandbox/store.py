@@ -393,9 +393,15 @@ class Store:
     def _split(kind: str, element: ET.Element) -> tuple[str, str]:
         """The stored text of a document and its flat fields as JSON; rows are taken out of it."""
         own = deepcopy(element)
-        for name in ("sharing", "resources", "scans", "reconstructions", "assessors", "file"):
-            if name not in ("resources",) or kind in ("project", "subject", "experiment"):
-                documents.take(own, name)
+        taken = {
+            "project": ("sharing", "resources"),
+            "subject": ("sharing", "resources"),
+            "experiment": ("sharing", "resources", "scans", "reconstructions", "assessors"),
+            "assessor": ("sharing",),
+            "scan": ("sharing", "file"),
+        }
+        for name in taken.get(kind, ()):
+            documents.take(own, name)
         if kind in ("assessor", "reconstruction"):
             documents.take(own, "in")
             documents.take(own, "out")
