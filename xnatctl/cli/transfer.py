@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from xnatctl.config import Server
     from xnatctl.engine.plan import OnConflict
     from xnatctl.engine.runner import Options
+    from xnatctl.engine.state import StateStore
     from xnatctl.engine.types import Report, Selection
     from xnatctl.model import Dicom, SharedIn
     from xnatctl.retry import Waiting
@@ -226,8 +227,10 @@ async def run_transfer(app: App, options: TransferOptions, *, save: Path | None 
             settings=options.settings,
             waiting=_waiting(options),
         )
+        if options.dry_run:
+            rate = await _last_rate(work.state, report)
     if options.dry_run:
-        return _show_plan(app, options, planned, report, save=save)
+        return _show_plan(app, options, planned, report, rate=rate, save=save)
     _show_report(app, options, report, source, sink)
     if report.interrupted or report.units_failed:
         app.console.say(f"to go on: {command_line(app)}")
@@ -289,15 +292,31 @@ def _show_report(
     )
 
 
+async def _last_rate(state: StateStore, report: Report) -> float:
+    """Bytes a second of the latest run between the same ends that moved enough to tell."""
+    for run in await state.runs(verb="transfer"):
+        if (run.source, run.sink) == (report.source, report.sink):
+            seconds, moved = run.report.get("seconds", 0.0), run.report.get("bytes", 0)
+            if seconds > 0 and moved > 0:
+                return float(moved / seconds)
+    return 0.0
+
+
 def _show_plan(
-    app: App, options: TransferOptions, planned: Planned, report: Report, *, save: Path | None
+    app: App,
+    options: TransferOptions,
+    planned: Planned,
+    report: Report,
+    *,
+    rate: float,
+    save: Path | None,
 ) -> int:
     from xnatctl.ui.plan import document, print_plan
-    from xnatctl.ui.report import totals
 
     data = document(
         planned,
         report,
+        rate=rate,
         source=report.source,
         destination=report.sink,
         source_project=options.project,
@@ -315,8 +334,7 @@ def _show_plan(
     if app.console.is_machine:
         app.console.document(data)
     else:
-        print_plan(planned, app.console)
-        app.console.say(totals(report))
+        print_plan(planned, data, app.console)
     return report.exit_code
 
 

@@ -195,7 +195,13 @@ def zip_of(lane: str, items: list[Item]) -> Item:
 
 
 def signature(unit: Unit) -> str:
-    """A digest of what is about to be done with a unit; it changes when either end does."""
+    """A digest of what is about to be done with a unit; it changes when either end does.
+
+    What a project holds itself depends on whether this run creates it, so there only the source
+    counts.
+    """
+    if unit.kind == "project":
+        return unit.fingerprint
     lines = [
         f"{one.verdict}\t{key}\t{stamp.size}\t{stamp.digest}\t{stamp.count}"
         for one in unit.items

@@ -10,7 +10,7 @@ from xnatctl.engine.events import Event, UnitDone, UnitPlanned
 from xnatctl.engine.types import Item, Report, Unit, Verdict
 
 from .console import Column, Console
-from .render import size
+from .render import count, size, span
 
 COUNTED = (Verdict.COPY, Verdict.REPLACE, Verdict.KEEP, Verdict.CONFLICT)
 
@@ -59,21 +59,28 @@ def _files(items: tuple[Item, ...], verdict: Verdict) -> int:
     return sum(item.files for item in items if item.verdict is verdict)
 
 
-def document(planned: Planned, report: Report, **head: str) -> dict[str, Any]:
-    """The plan as one object; `totals` are those that the run will have."""
+def document(planned: Planned, report: Report, *, rate: float, **head: str) -> dict[str, Any]:
+    """The plan as one object; its totals are those that the run will have.
+
+    `rate` is bytes/s of an earlier run between the same ends, 0 where none is known; then `eta_s`
+    is null.
+    """
     rows = planned.rows
+    total = sum(row["bytes"] for row in rows)
     return {
         **head,
         "files": sum(row["files"] for row in rows),
-        "bytes": sum(row["bytes"] for row in rows),
+        "bytes": total,
         "files_kept": sum(row["keep"] for row in rows),
         "conflicts": sum(bool(row["problem"] or row["conflict"]) for row in rows),
+        "eta_s": round(total / rate, 1) if rate else None,
         "exit_code": report.exit_code,
         "units": rows,
     }
 
 
-def print_plan(planned: Planned, console: Console) -> None:
+def print_plan(planned: Planned, plan: dict[str, Any], console: Console) -> None:
+    """A row a unit on stdout, and the totals in one sentence."""
     columns = [
         Column("unit"),
         Column("copy", right=True),
@@ -84,3 +91,10 @@ def print_plan(planned: Planned, console: Console) -> None:
         Column("problem"),
     ]
     console.rows(planned.rows, columns, key="unit")
+    parts = [f"{count(plan['files'], 'file')} to move, {size(plan['bytes'])}"]
+    if plan["eta_s"] is not None:
+        parts[0] += f", about {span(plan['eta_s'])} at the rate of the last run"
+    parts.append(f"{count(plan['files_kept'], 'file')} there already")
+    if plan["conflicts"]:
+        parts.append(f"{plan['conflicts']} in conflict")
+    console.say("; ".join(parts))
