@@ -13,13 +13,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import gzip
-import shutil
-import tarfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, unquote_plus
 
@@ -31,6 +26,7 @@ from .bodies import Digests
 from .receiving import Spool
 from .routing import Place
 from .store import Item, Resource
+from .untar import TarStream, gunzip
 from .unzip import BadZip, ZipStream
 from .web import Call, Refusal, empty, text
 
@@ -230,55 +226,22 @@ async def _one(intake: _Intake, name: str, pieces: AsyncIterator[bytes]) -> None
     elif base.endswith(_ZIPS):
         stream = ZipStream(pieces)
         async for member in stream.members():
-            path = _member_path(member.name)
+            path = member_path(member.name)
             if member.is_folder or path is None:
                 continue
             await intake.put(path, stream.data(member))
+    elif base.endswith(_TARS):
+        tar = TarStream(pieces if base.endswith(".tar") else gunzip(pieces))
+        async for entry in tar.members():
+            if (path := member_path(entry)) is not None:
+                await intake.put(path, tar.data())
     else:
-        await _unpack_spooled(intake, base, pieces)
+        await intake.put(base.removesuffix(".gz"), gunzip(pieces))
 
 
-def _member_path(name: str) -> str | None:
+def member_path(name: str) -> str | None:
+    """Where an archive's member goes; None for what is skipped (catalogs, ways out)."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     if not parts or ".." in parts or parts[-1].endswith("_catalog.xml"):
         return None
     return "/".join(parts)
-
-
-async def _unpack_spooled(intake: _Intake, base: str, pieces: AsyncIterator[bytes]) -> None:
-    """Tar and gzip: put aside first, then unpacked."""
-    path = intake.call.store.root / "tmp" / f"unpack-{id(intake):x}"
-    folder = Path(f"{path}.d")
-    try:
-        with path.open("wb") as file:
-            async for piece in pieces:
-                file.write(piece)
-        try:
-            found = await asyncio.to_thread(_unpack, path, folder, base)
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise BadZip(str(error)) from error
-        for name in found:
-            if (target := _member_path(name)) is not None:
-                await intake.put(target, _read(folder / name))
-    finally:
-        path.unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _unpack(path: Path, folder: Path, base: str) -> list[str]:
-    folder.mkdir()
-    if not base.endswith(_TARS):
-        name = base.removesuffix(".gz")
-        with gzip.open(path) as source, (folder / name).open("wb") as sink:
-            shutil.copyfileobj(source, sink)
-        return [name]
-    with tarfile.open(path) as archive:
-        members = [member for member in archive.getmembers() if member.isfile()]
-        archive.extractall(folder, members, filter="data")
-        return [member.name for member in members]
-
-
-async def _read(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while data := await asyncio.to_thread(file.read, 1 << 20):
-            yield data
