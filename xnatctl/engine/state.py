@@ -16,7 +16,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -30,20 +30,20 @@ T = TypeVar("T")
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
-CREATE TABLE run(
+CREATE TABLE IF NOT EXISTS run(
   id TEXT PRIMARY KEY, verb TEXT NOT NULL, pair TEXT NOT NULL, source TEXT NOT NULL,
   sink TEXT NOT NULL, command TEXT NOT NULL, owner TEXT NOT NULL, started REAL NOT NULL,
   ended REAL, status TEXT NOT NULL, report TEXT NOT NULL DEFAULT '{}');
-CREATE INDEX run_pair ON run(pair, started);
-CREATE TABLE unit(
+CREATE INDEX IF NOT EXISTS run_pair ON run(pair, started);
+CREATE TABLE IF NOT EXISTS unit(
   pair TEXT NOT NULL, key TEXT NOT NULL, run TEXT NOT NULL, status TEXT NOT NULL,
   fingerprint TEXT NOT NULL DEFAULT '', facts TEXT NOT NULL DEFAULT '{}', updated REAL NOT NULL,
   PRIMARY KEY(pair, key)) WITHOUT ROWID;
-CREATE TABLE item(
+CREATE TABLE IF NOT EXISTS item(
   pair TEXT NOT NULL, unit TEXT NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL,
   size INTEGER, status TEXT NOT NULL, error TEXT NOT NULL DEFAULT '', updated REAL NOT NULL,
   PRIMARY KEY(pair, unit, key)) WITHOUT ROWID;
-CREATE TABLE local_file(
+CREATE TABLE IF NOT EXISTS local_file(
   path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, digest TEXT NOT NULL)
   WITHOUT ROWID;
 """
@@ -287,7 +287,7 @@ class StateStore:
         await ask.done.wait()
         if ask.error is not None:
             raise LocalFault(
-                f"the state store {self.path} cannot be written", why=str(ask.error)
+                f"the state store {self.path} cannot be used", why=str(ask.error)
             ) from ask.error
         return ask.value  # type: ignore[return-value]
 
@@ -306,6 +306,9 @@ class StateStore:
 
 
 def _commit(db: sqlite3.Connection, batch: list[_Ask[Any]]) -> None:
+    """Do all of a batch in one transaction; after a failure each for itself, so that one alone
+    fails.
+    """
     try:
         db.execute("BEGIN IMMEDIATE")
         for ask in batch:
@@ -313,36 +316,48 @@ def _commit(db: sqlite3.Connection, batch: list[_Ask[Any]]) -> None:
             if isinstance(ask.value, sqlite3.Cursor):
                 ask.value = None
         db.execute("COMMIT")
-    except (sqlite3.Error, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - handed to whoever asked
         with suppress(sqlite3.Error):
             db.execute("ROLLBACK")
+        if len(batch) == 1:
+            batch[0].error = error
+            return
         for ask in batch:
-            ask.error = error
+            _commit(db, [ask])
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
-        path.chmod(0o600)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            with suppress(sqlite3.OperationalError):
-                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
-        elif version > SCHEMA_VERSION:
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
+            stack.callback(db.close)
+            path.chmod(0o600)
+            _prepare(db, path)
+        except (sqlite3.Error, OSError) as error:
             raise LocalFault(
-                f"the state store {path} was written by a newer xnatctl",
-                hint="upgrade xnatctl, or name another folder with XDG_STATE_HOME",
-            )
-    except (sqlite3.Error, OSError) as error:
-        raise LocalFault(
-            f"the state store {path} cannot be used",
-            why=str(error),
-            hint=f"move it away (mv {path} {path}.bad); the next run compares both ends afresh",
-        ) from error
+                f"the state store {path} cannot be used",
+                why=str(error),
+                hint=f"move it away (mv {path} {path}.bad); the next run compares both ends afresh",
+            ) from error
+        stack.pop_all()
     return db
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        raise LocalFault(
+            f"the state store {path} was written by a newer xnatctl",
+            hint="upgrade xnatctl, or name another folder with XDG_STATE_HOME",
+        )
+    if version == 0:
+        # Another process may be doing the same right now: whoever comes second finds it done.
+        db.executescript(
+            f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+        )
 
 
 def _run_row(row: tuple[Any, ...]) -> RunRow:
