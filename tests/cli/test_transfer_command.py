@@ -84,7 +84,7 @@ def test_with_json_lines_each_line_of_stdout_is_an_event(xnatctl: Call, ends: No
 
 def test_a_quiet_run_that_goes_well_says_nothing(xnatctl: Call, ends: None) -> None:
     done = xnatctl(*line("FOUR", "-q"))
-    assert (done.code, done.out, done.err) == (0, "", "")
+    assert (done.code, done.out, done.err) == (0, "", ""), done.err
 
 
 def test_a_person_gets_a_row_a_kind_and_the_totals(xnatctl: Call, ends: None) -> None:
@@ -129,12 +129,13 @@ def test_both_ends_are_checked_before_anything_is_written(
     check = ("project", "transfer-check", "-P", "STUDY", "--dest-project", "TEN", "-o", "json")
     done = xnatctl(*check)
     assert done.code == 0, done.err
-    assert {one["status"] for one in done.json()} == {"OK"}
+    assert {one["status"] for one in done.json()} <= {"OK", "WARN"}
     assert done.json()[0].keys() == {"check", "status", "detail"}
     monkeypatch.setenv("XNAT_DEST_PASS", "wrong")
     failed = xnatctl(*check)
     assert failed.code == 1
-    assert [one["status"] for one in failed.json()].count("FAIL") == 1
+    refused = [one["detail"] for one in failed.json() if one["status"] == "FAIL"]
+    assert any("refused the login" in words for words in refused)
 
 
 def test_the_history_of_transfers_has_the_fields_of_the_contract(xnatctl: Call, ends: None) -> None:
