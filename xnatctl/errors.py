@@ -50,6 +50,8 @@ class XnatctlError(Exception):
         self.why = why
         self.hint = hint or self.default_hint
         self.status = status
+        self.blame = ""
+        """`source` or `sink` where one end of a relay is known to have failed."""
 
     def __str__(self) -> str:
         return f"{self.message}: {self.why}" if self.why else self.message

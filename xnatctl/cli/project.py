@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 _TRANSFER = "xnatctl.cli.transfer"
 _INFO = "xnatctl.cli.transfer_info"
+_CHECK = "xnatctl.cli.transfer_check"
 project = Group(
     "project",
     help="Projects: list, show, create and transfer them.",
     lazy={
         "transfer": Lazy(f"{_TRANSFER}:transfer", "Copy a project to another server."),
         "transfer-plan": Lazy(f"{_TRANSFER}:transfer_plan", "Show what a transfer would do."),
-        "transfer-check": Lazy(f"{_INFO}:transfer_check", "Look at both ends beforehand."),
+        "transfer-check": Lazy(f"{_CHECK}:transfer_check", "Look at both ends beforehand."),
         "transfer-init": Lazy(f"{_INFO}:transfer_init", "Write a starter file for --config."),
         "transfer-status": Lazy(f"{_INFO}:transfer_status", "Show the latest transfer."),
         "transfer-history": Lazy(f"{_INFO}:transfer_history", "List the transfers run here."),

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from xnatctl.engine.state import StateStore
     from xnatctl.routes import Desk
 
-DEFAULT_WORKERS = 4
-"""XNAT's database pool is shared by all its users: more at once makes most sites slower."""
+DEFAULT_WORKERS = 16
+"""The bound. A run begins with four at once and goes up only while the servers deliver more."""
 
 
 def state_path(environ: Mapping[str, str]) -> Path:
@@ -46,7 +46,7 @@ async def desk(app: App, options: Options) -> AsyncIterator[Desk]:
 
 
 def workers(given: int | None, *servers: Server) -> int:
-    """How many things at once: the flag, else the smallest that a profile names, else 4."""
+    """How many things at once: the flag, else the smallest that a profile names, else 16."""
     named = [one.workers for one in servers if one.workers]
     return given or (min(named) if named else DEFAULT_WORKERS)
 

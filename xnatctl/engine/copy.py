@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
-from xnatctl.errors import Corrupt
+from xnatctl.errors import Corrupt, XnatctlError
 from xnatctl.zipstream import Event as ZipEvent
 from xnatctl.zipstream import MemberData, MemberStart, ZipReader
 
@@ -27,14 +28,43 @@ Moved = Callable[[int], None]
 
 
 async def copy_item(source: Source, sink: Sink, unit: Unit, item: Item, moved: Moved) -> None:
-    """Move the body of one item once. `moved` is told the bytes that came from the source."""
-    async with source.open(unit, item) as chunks:
+    """Move the body of one item once. `moved` is told the bytes that came from the source.
+
+    An error carries the end that failed in `blame`: a relay's source often dies inside the sink's
+    request.
+    """
+    async with _opened(source, unit, item) as body:
+        chunks = _blamed(body, "source")
         if item.kind in ("zip", "import"):
             await sink.put_many(unit, item, proven_members(source, item, chunks, moved))
         elif item.kind == "document":
             await sink.put(unit, item, chunks)
         else:
             await sink.put(unit, item, proven(item, chunks, moved))
+
+
+@asynccontextmanager
+async def _opened(source: Source, unit: Unit, item: Item) -> AsyncIterator[Chunks]:
+    async with AsyncExitStack() as stack:
+        try:
+            chunks = await stack.enter_async_context(source.open(unit, item))
+        except XnatctlError as error:
+            error.blame = "source"
+            raise
+        try:
+            yield chunks
+        except XnatctlError as error:
+            error.blame = error.blame or "sink"
+            raise
+
+
+async def _blamed(chunks: Chunks, end: str) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in chunks:
+            yield chunk
+    except XnatctlError as error:
+        error.blame = end
+        raise
 
 
 async def proven(item: Item, chunks: Chunks, moved: Moved) -> AsyncIterator[bytes]:

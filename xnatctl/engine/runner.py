@@ -28,6 +28,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from xnatctl.errors import (
+    Busy,
     Conflict,
     LeftBehind,
     LocalFault,
@@ -73,6 +74,9 @@ from .verify import compare, level
 SPLIT_AFTER = 3
 """An archive that failed this often is asked for file by file: some files are never in archives."""
 
+
+PATIENCE_S = 600.0
+"""How long an item waits for a busy or closed host before that counts as attempts."""
 
 MOST_PLANS = 20
 """A sink may ask for a new plan (a scan that cannot be imported after all) so many times a unit."""
@@ -142,7 +146,7 @@ class Run:
         self.options = options
         self.state = state
         self.bus = bus
-        self.limits = limits or Limits.fixed(options.workers)
+        self.limits = limits or Limits.of(options.workers)
         self.dispatcher = dispatcher or InProcess(options.workers)
         self.stop = stop or Stop()
         self.sleep = sleep
@@ -188,6 +192,7 @@ class Run:
         send, receive = anyio.create_memory_object_stream[Unit](self.dispatcher.slots)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_stop, tasks)
+            tasks.start_soon(self.limits.watch_lag)
             async with anyio.create_task_group() as workers:
                 workers.start_soon(self._produce, selection, send)
                 for _ in range(self.dispatcher.slots):
@@ -384,6 +389,7 @@ class UnitRun:
         started = time.monotonic()
         todo = [item]
         attempt = 0
+        waited = 0.0
         while True:
             attempt += 1
             moved = _Meter(run.bus, unit.key, item.key)
@@ -399,14 +405,23 @@ class UnitRun:
             except XnatctlError as error:
                 if isinstance(error, LocalFault):
                     raise
+                if isinstance(error, Busy) or self._is_waiting(error):
+                    waited += policy.pause(1, error)
+                    attempt -= waited < PATIENCE_S
                 if not is_retryable(error) or attempt >= policy.attempts:
                     return _item_failed(item, error, attempt, started)
-                pause = policy.pause(attempt, error)
+                pause = policy.pause(max(1, attempt), error)
                 run.bus.emit(
                     ItemRetried(unit.key, item.key, attempt, _words(error), pause, moved.total)
                 )
                 await run.sleep(pause)
             todo = await self._reconcile(unit, todo, split=attempt >= SPLIT_AFTER)
+
+    def _is_waiting(self, error: XnatctlError) -> bool:
+        """Whether the host is known to be down, so that the failure says nothing of the item."""
+        limits = self._run.limits
+        gate = limits.source if error.blame == "source" else limits.sink
+        return gate.is_closed and is_retryable(error)
 
     async def _reconcile(self, unit: Unit, todo: list[Item], *, split: bool) -> list[Item]:
         """What is still missing after a failed attempt: its answer may have been lost, not its
@@ -418,8 +433,14 @@ class UnitRun:
 
     async def _once(self, unit: Unit, item: Item, moved: _Meter) -> None:
         limits = self._run.limits
-        async with limits.source.slot(), limits.sink.slot():
-            await copy_item(self._run.source, self._run.sink, unit, item, moved)
+        async with limits.source.slot() as reading, limits.sink.slot() as writing:
+
+            def count(some: int) -> None:
+                moved(some)
+                reading.moved(some)
+                writing.moved(some)
+
+            await copy_item(self._run.source, self._run.sink, unit, item, count)
 
     def _done(self, item: Item, attempt: int, started: float) -> Outcome:
         return Outcome(
