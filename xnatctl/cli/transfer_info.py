@@ -1,4 +1,4 @@
-"""What there is to know of transfers: checks before, status, history, map and report after."""
+"""What there is to know of past transfers: status, history, map and report; a starter file."""
 
 from __future__ import annotations
 
@@ -8,89 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import asyncclick as click
 
-from xnatctl.errors import LocalFault, NotFound, UsageError, XnatctlError
+from xnatctl.errors import LocalFault, NotFound, UsageError
 
 from .group import command, option
 from .options import (
     OUTPUT,
     SELECTION,
-    Destination,
-    destination_options,
     list_options,
     project_option,
 )
 from .selection import STARTER
-from .transfer import ends
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
     from xnatctl.engine.state import RunRow
     from xnatctl.ui.shape import Shape
-    from xnatctl.xnat.client import Xnat
-
-
-@command("transfer-check")
-@project_option
-@option("--dest-project", metavar="PROJECT", group=SELECTION, help="Where it would go.")
-@destination_options
-async def transfer_check(
-    app: App, *, project: str | None, dest_project: str | None, destination: Destination
-) -> int:
-    """Look at both ends of a transfer before anything is written.
-
-    \b
-    Examples:
-      xnatctl project transfer-check -p prod -P STUDY --dest-profile dev --dest-project STUDY
-    """
-    from xnatctl.ui.console import Column
-
-    source, sink = ends(app, destination)
-    name = app.project(project)
-    rows: list[dict[str, str]] = []
-    for role, server, check in (
-        ("source", source, _check_source),
-        ("destination", sink, _check_destination),
-    ):
-        try:
-            async with app.xnat(server) as xnat:
-                rows += await _check_server(role, xnat)
-                rows += await check(xnat, name if role == "source" else dest_project or name)
-        except XnatctlError as error:
-            rows.append(_row(f"{role}: {server.url}", "FAIL", str(error)))
-    columns = [Column(name) for name in ("check", "status", "detail")]
-    app.console.rows(rows, columns, key="check")
-    return int(any(row["status"] == "FAIL" for row in rows))
-
-
-async def _check_server(role: str, xnat: Xnat) -> list[dict[str, str]]:
-    who = await xnat.whoami()
-    version = await xnat.version()
-    return [
-        _row(f"{role}: reachable", "OK", f"{xnat.url}, XNAT {version or 'of unknown version'}"),
-        _row(f"{role}: login", "OK", who),
-    ]
-
-
-async def _check_source(xnat: Xnat, project: str) -> list[dict[str, str]]:
-    if await xnat.find_project(project) is None:
-        return [_row("source: project", "FAIL", f"{project} is missing, or not readable")]
-    experiments = await xnat.list_experiments(project)
-    sessions = sum(one.is_imaging for one in experiments)
-    return [_row("source: project", "OK", f"{project}, {sessions} sessions")]
-
-
-async def _check_destination(xnat: Xnat, project: str) -> list[dict[str, str]]:
-    """Edit right is asked for, never assumed: XNAT answers 200 to uploads that it drops."""
-    if await xnat.find_project(project) is None:
-        return [_row("destination: project", "OK", f"{project} will be created")]
-    editable = {one.id for one in await xnat.list_projects(editable=True)}
-    if project not in editable:
-        return [_row("destination: project", "FAIL", f"no right to edit {project}")]
-    return [_row("destination: project", "OK", f"{project} exists and can be edited")]
-
-
-def _row(check: str, status: str, detail: str) -> dict[str, str]:
-    return {"check": check, "status": status, "detail": detail}
 
 
 @command("transfer-status")

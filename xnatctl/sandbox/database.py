@@ -7,7 +7,6 @@ connection is used from one thread at a time. What the tables mean is told in `s
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
 from pathlib import Path
 
 VERSION = 1

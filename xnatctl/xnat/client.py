@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from xnatctl.errors import BadReply, Conflict, NotFound, PermissionDenied, ServerFault
@@ -77,6 +79,40 @@ class Xnat:
             "GET", path, params={**_JSON, **(params or {})}, expect="json"
         )
         return parse_rows(reply.body, path)
+
+    async def list_elements(self) -> set[str]:
+        """The data types that the site knows, such as `xnat:mrSessionData`."""
+        return {cell(row, "ELEMENT_NAME") for row in await self.rows(paths.ELEMENTS)}
+
+    async def list_plugins(self) -> dict[str, str]:
+        """Plugin IDs with their versions; empty where they may not be read."""
+        try:
+            reply = await self.transport.request("GET", paths.PLUGINS, expect="json")
+        except (NotFound, PermissionDenied):
+            return {}
+        found = reply.json()
+        if not isinstance(found, dict):
+            return {}
+        return {
+            str(name): str(info.get("version", "") if isinstance(info, dict) else "")
+            for name, info in found.items()
+        }
+
+    async def site_anonymises(self) -> bool:
+        """Whether a site-wide script changes what is imported; False where it may not be read."""
+        try:
+            reply = await self.transport.request("GET", paths.SITE_ANONYMISATION)
+        except (NotFound, PermissionDenied, ServerFault):
+            return False
+        return reply.text.strip().lower() == "true"
+
+    async def clock(self) -> datetime | None:
+        """The server's time as its answers are stamped."""
+        reply = await self.transport.request("GET", paths.BUILD_INFO, allow=(403, 404))
+        try:
+            return parsedate_to_datetime(reply.headers.get("Date", ""))
+        except ValueError:
+            return None
 
     # --- browse --------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ REFRESH = "/data/services/refresh/catalog"
 ELEMENTS = "/data/search/elements"
 PLUGINS = "/xapi/plugins"
 WORKFLOWS = "/data/services/workflows"
+SITE_ANONYMISATION = "/xapi/anonymize/site/enabled"
+SCRATCH = "/data/user/cache/resources/xnatctl/files/check"
 
 
 # In the order in which they are written: the prearchive code last.
