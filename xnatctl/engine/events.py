@@ -107,6 +107,8 @@ class Bus:
 
     def emit(self, event: Event) -> None:
         for observer in tuple(self._observers):
+            if observer not in self._observers:
+                continue  # it was detached by what an observer before it caused
             try:
                 observer(event)
             except Exception as error:  # noqa: BLE001 - a watcher must never stop a transfer

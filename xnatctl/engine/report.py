@@ -58,7 +58,7 @@ class Account:
         failures.
         """
         unaccepted = accept is not None and bool(self._codes - accept)
-        if not code and self._mismatched:
+        if code in (0, 1) and self._mismatched:
             code = MISMATCH_EXIT
         if not code and (self.total("failed") or unaccepted or interrupted):
             code = 1
