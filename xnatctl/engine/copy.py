@@ -3,11 +3,9 @@
 What is proven before the sink may take it for whole:
 
 - a file: its size and MD5, as listed by the source; the last chunk is held back until they agree,
-  so
-  that a short or altered body leaves the sink's request incomplete;
+  so that a short or altered body leaves the sink's request incomplete;
 - an archive: each member's CRC, size and MD5, that every listed member was in it, and that it ends
-  as
-  an archive ends. The last piece of each member is held back in the same way.
+  as an archive ends. The last piece of each member is held back in the same way.
 """
 
 from __future__ import annotations
@@ -79,9 +77,9 @@ async def proven(item: Item, chunks: Chunks, moved: Moved) -> AsyncIterator[byte
             raise Corrupt(f"{item.key} is longer than the {item.size} bytes that were listed")
         if md5 is not None:
             md5.update(chunk)
-        if held:
+        if held and chunk:
             yield held
-        held = chunk
+        held = chunk or held
     _check(item.key, (item.size, item.digest), size, md5.hexdigest() if md5 else "")
     if held:
         yield held
