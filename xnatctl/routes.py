@@ -57,6 +57,9 @@ async def transfer(
     dicom: Dicom = "import",
     shared_in: SharedIn = "skip",
     settings: bool = False,
+    users: bool = False,
+    relabel: Mapping[str, str] | None = None,
+    provenance: Mapping[str, str] | None = None,
     waiting: Waiting | None = None,
 ) -> Report:
     """A project, or what is selected of it, into `project` of another server.
@@ -69,6 +72,9 @@ async def transfer(
         target=Ref(project),
         name=f"{source.url}/{selection.ref.project}",
         shared_in=shared_in,
+        relabel=relabel,
+        provenance=provenance,
+        users=users,
     )
     name = f"{destination.url}/{project}"
     remember = _remember(desk.state, Pair(ends.name, name))

@@ -21,6 +21,7 @@ The file's form is that of 0.6.0's `project transfer --config`, whose files load
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -169,12 +170,37 @@ _SYNC = ("all", "none", "include", "exclude")
 
 def load_transfer_file(path: Path) -> TransferFile:
     """Read a transfer's YAML file. ConfigError names the line and the nearest key."""
+    data, lines = _load(path)
+    return _Reader(path, lines).read(data)
+
+
+def load_labels(path: Path) -> dict[str, str]:
+    """New labels by `subject/OLD` and `session/OLD`. Raises ConfigError for what XNAT cannot
+    hold.
+    """
+    data, lines = _load(path)
+    reader = _Reader(path, lines)
+    found: dict[str, str] = {}
+    for group, names in reader.mapping(data, "", ("subjects", "sessions")).items():
+        if not isinstance(names, dict):
+            raise reader.wrong(group, "it has to be a mapping of old to new labels")
+        for old, new in names.items():
+            label = str(new)
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", label):
+                raise reader.wrong(f"{group}.{old}", f"{label!r} cannot be a label")
+            if label in [found[one] for one in found if one.startswith(group[:-1])]:
+                raise reader.wrong(f"{group}.{old}", f"{label} is given twice")
+            found[f"{group.removesuffix('s')}/{old}"] = label
+    return found
+
+
+def _load(path: Path) -> tuple[Any, dict[str, int]]:
+    """The data of a YAML file and the line of each key."""
     import yaml
 
     try:
         text = path.read_text("utf-8")
-        lines = _lines_of(yaml.compose(text))
-        data = yaml.safe_load(text) or {}
+        return yaml.safe_load(text) or {}, _lines_of(yaml.compose(text))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read", why=error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
@@ -184,7 +210,6 @@ def load_transfer_file(path: Path) -> TransferFile:
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error)
         raise ConfigError(f"{path} is not valid YAML", why=f"{where}{problem}") from error
-    return _Reader(path, lines).read(data)
 
 
 class _Reader:
@@ -196,13 +221,13 @@ class _Reader:
         self._rules: list[Rule] = []
 
     def read(self, data: Any) -> TransferFile:
-        top = self._mapping(data, "", tuple(_KEYS))
+        top = self.mapping(data, "", tuple(_KEYS))
         for key, kind in _KEYS.items():
             value = top.get(key)
             if value is None:
                 continue
             if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-                raise self._wrong(key, f"{value!r} has the wrong type")
+                raise self.wrong(key, f"{value!r} has the wrong type")
         self._filtering(top.get("filtering") or {})
         return TransferFile(
             source_project=top.get("source_project"),
@@ -216,24 +241,24 @@ class _Reader:
         )
 
     def _filtering(self, data: Any) -> None:
-        filters = self._mapping(data, "filtering", _FILTERS)
+        filters = self.mapping(data, "filtering", _FILTERS)
         for key, level in (("project_resources", "project"), ("subject_resources", "subject")):
             self._list(filters.get(key), f"filtering.{key}", "resource", level=level)
         where = "filtering.subject_assessors"
         self._list(filters.get("subject_assessors"), where, "experiment-type")
         where = "filtering.imaging_sessions"
-        sessions = self._mapping(filters.get("imaging_sessions") or {}, where, _SESSION_KEYS)
+        sessions = self.mapping(filters.get("imaging_sessions") or {}, where, _SESSION_KEYS)
         types = sessions.get("xsi_types") or []
         if not isinstance(types, list):
-            raise self._wrong(f"{where}.xsi_types", "it has to be a list")
+            raise self.wrong(f"{where}.xsi_types", "it has to be a list")
         names = [self._type(one, f"{where}.xsi_types.{at}") for at, one in enumerate(types)]
         self._sync(sessions.get("sync_type", "all"), names, where, "type")
 
     def _type(self, data: Any, where: str) -> str:
-        one = self._mapping(data, where, _TYPE_KEYS)
+        one = self.mapping(data, where, _TYPE_KEYS)
         name = one.get("xsi_type")
         if not isinstance(name, str) or not name:
-            raise self._wrong(where, "xsi_type is missing")
+            raise self.wrong(where, "xsi_type is missing")
         for key, what, level in (
             ("scan_types", "scan-type", ""),
             ("scan_resources", "resource", "scans"),
@@ -248,10 +273,10 @@ class _Reader:
     ) -> None:
         if data is None:
             return
-        filter_ = self._mapping(data, where, _LIST_KEYS)
+        filter_ = self.mapping(data, where, _LIST_KEYS)
         items = filter_.get("items") or filter_.get("xsi_types") or []
         if not isinstance(items, list):
-            raise self._wrong(where, "items has to be a list")
+            raise self.wrong(where, "items has to be a list")
         names = [one.get("xsi_type", "") if isinstance(one, dict) else str(one) for one in items]
         self._sync(filter_.get("sync_type", "all"), names, where, what, level=level, within=within)
 
@@ -259,24 +284,24 @@ class _Reader:
         from xnatctl.engine.types import Rule
 
         if sync not in _SYNC:
-            raise self._wrong(f"{where}.sync_type", f"{sync!r} is none of {', '.join(_SYNC)}")
+            raise self.wrong(f"{where}.sync_type", f"{sync!r} is none of {', '.join(_SYNC)}")
         if sync == "none" or (sync == "include" and not names):
             self._rules.append(Rule(what, ("*",), include=False, **narrow))
         elif sync != "all" and names:
             self._rules.append(Rule(what, tuple(names), include=sync == "include", **narrow))
 
-    def _mapping(self, data: Any, where: str, known: tuple[str, ...]) -> dict[str, Any]:
+    def mapping(self, data: Any, where: str, known: tuple[str, ...]) -> dict[str, Any]:
         if not isinstance(data, dict):
-            raise self._wrong(where, "it has to be a mapping of keys")
+            raise self.wrong(where, "it has to be a mapping of keys")
         for key in data:
             if key not in known:
                 near = get_close_matches(str(key), known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
                 place = f"{where}.{key}" if where else str(key)
-                raise self._wrong(place, f"{key!r} is not known", hint)
+                raise self.wrong(place, f"{key!r} is not known", hint)
         return data
 
-    def _wrong(self, where: str, what: str, hint: str = "") -> ConfigError:
+    def wrong(self, where: str, what: str, hint: str = "") -> ConfigError:
         line = self._lines.get(where)
         place = f", line {line}" if line else ""
         return ConfigError(f"{self._path}{place}: {where or 'the file'}: {what}", hint=hint)

@@ -24,7 +24,13 @@ from .options import (
     workers_option,
     yes_option,
 )
-from .selection import Narrowed, TransferFile, load_transfer_file, selection_options
+from .selection import (
+    Narrowed,
+    TransferFile,
+    load_labels,
+    load_transfer_file,
+    selection_options,
+)
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -50,6 +56,9 @@ class TransferOptions:
     on_conflict: OnConflict = "fail"
     shared_in: SharedIn = "skip"
     settings: bool = False
+    users: bool = False
+    relabel: Path | None = None
+    provenance: bool = False
     accept: tuple[str, ...] = ()
     retries: int | None = None
     max_failures: int | None = None
@@ -121,6 +130,25 @@ _TRANSFER_OPTIONS = (
         is_flag=True,
         group=TRANSFER,
         help="Change the settings of a destination project that exists.",
+    ),
+    option(
+        "--users",
+        is_flag=True,
+        group=TRANSFER,
+        help="Users and roles too, of logins that the destination knows.",
+    ),
+    option(
+        "--relabel",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="YAML",
+        group=TRANSFER,
+        help="New labels: `subjects: {OLD: NEW}`, `sessions: {OLD: NEW}`.",
+    ),
+    option(
+        "--provenance",
+        is_flag=True,
+        group=TRANSFER,
+        help="Write into each session where it comes from.",
     ),
     option(
         "--accept",
@@ -225,6 +253,9 @@ async def run_transfer(app: App, options: TransferOptions, *, save: Path | None 
             dicom=options.dicom,
             shared_in=options.shared_in,
             settings=options.settings,
+            users=options.users,
+            relabel=load_labels(options.relabel) if options.relabel else None,
+            provenance=_provenance() if options.provenance else None,
             waiting=_waiting(options),
         )
         if options.dry_run:
@@ -263,6 +294,17 @@ def _selection(options: TransferOptions) -> Selection:
 
     rules = options.file.rules + options.narrowed.rules()
     return Selection(Ref(options.project), rules=rules, since=options.narrowed.since)
+
+
+def _provenance() -> dict[str, str]:
+    from datetime import UTC, datetime
+
+    from xnatctl._version import __version__
+
+    return {
+        "copied": datetime.now(UTC).isoformat(timespec="seconds"),
+        "tool": f"xnatctl {__version__}",
+    }
 
 
 def _waiting(options: TransferOptions) -> Waiting | None:

@@ -230,7 +230,10 @@ class ArchiveSink:
             await self._put_session(unit, xml)
         elif item.path == "setting":
             name = item.key.rpartition("/")[2]
-            await self._xnat.put_setting(target.project, name, xml.decode())
+            if name == "users":
+                await self._add_members(target.project, xml.decode())
+            else:
+                await self._xnat.put_setting(target.project, name, xml.decode())
         elif item.path == "share":
             await self._put_share(unit, item, xml.decode())
         else:
@@ -281,6 +284,21 @@ class ArchiveSink:
         )
         seat.assessors[label] = await self._xnat.put_xml(path, body)
         await self._remember(unit.key, {f"assessor:{label}": seat.assessors[label]})
+
+    async def _add_members(self, project: str, text: str) -> None:
+        """Give roles to the logins that this server knows; the others are named."""
+        known = await self._xnat.list_logins()
+        there = set(await self._xnat.list_members(project))
+        unknown = []
+        for line in text.splitlines():
+            role, _, login = line.rpartition(" ")
+            if login not in known:
+                unknown.append(login)
+            elif (login, role) not in there:
+                await self._xnat.add_member(project, login, role)
+        if unknown:
+            names = ", ".join(unknown)
+            raise LeftBehind(f"{self.name} does not know the users {names}", code="unknown-user")
 
     async def _put_share(self, unit: Unit, item: Item, text: str) -> None:
         project, _, label = text.partition("\n")

@@ -6,6 +6,8 @@ listing of all files below it.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -38,6 +40,9 @@ from .catalogue import (
 SHARED_IN = "shared-in"
 
 
+PROVENANCE = "keep:provenance"
+
+
 class XnatSource:
     """Reads a project, a subject or a session out of an archive."""
 
@@ -49,12 +54,21 @@ class XnatSource:
         name: str = "",
         metadata: bool = True,
         shared_in: SharedIn = "skip",
+        relabel: Mapping[str, str] | None = None,
+        provenance: Mapping[str, str] | None = None,
+        users: bool = False,
     ) -> None:
+        """`relabel` has new labels by `subject/OLD` and `session/OLD`. With `provenance` every
+        session gets a file that says where it comes from, with these facts of the run in it.
+        """
         self.name = name or xnat.url
         self._xnat = xnat
         self._target = target
         self._metadata = metadata
         self._shared_in = shared_in
+        self._relabel = relabel or {}
+        self._provenance = provenance
+        self._users = users
         self._selection = Selection(target)
 
     # --- units ---------------------------------------------------------------------------------
@@ -108,7 +122,7 @@ class XnatSource:
                     key,
                     "subject",
                     Ref(project, subject.label),
-                    Ref(self._target.project, subject.label),
+                    self._there(subject.label),
                     after=(PROJECT,) if selection.ref.subject is None else (),
                 )
             for one in chosen:
@@ -119,9 +133,17 @@ class XnatSource:
             f"subjects/{subject}/sessions/{session.label}",
             "session" if session.is_imaging else "experiment",
             Ref(session.project, subject, session.label, session.id),
-            Ref(self._target.project, subject, session.label),
+            self._there(subject, session.label),
             after=after,
             facts={"xsi_type": session.xsi_type},
+        )
+
+    def _there(self, subject: str, session: str | None = None) -> Ref:
+        """The address at the destination, under new labels where some were asked for."""
+        return Ref(
+            self._target.project,
+            self._relabel.get(f"subject/{subject}", subject),
+            self._relabel.get(f"session/{session}", session) if session else None,
         )
 
     def _unit(
@@ -176,9 +198,30 @@ class XnatSource:
         documents = [document, *_shares(unit, detail.shares, "")]
         return self._filled(unit, documents, catalogue, detail.resources)
 
+    def _origin(self, unit: Unit, detail: SessionDetail) -> str:
+        """Where a session comes from, as JSON. Kept from the first run on, so that it stays."""
+        session = detail.session
+        return json.dumps(
+            {
+                "server": self._xnat.url,
+                "project": unit.ref.project,
+                "subject": unit.ref.subject,
+                "subject_id": session.subject_id,
+                "session": session.label,
+                "session_id": session.id,
+                "study_uid": detail.uid,
+                "date": session.date,
+                **(self._provenance or {}),
+            },
+            indent=1,
+        )
+
     async def _describe_settings(self, unit: Unit) -> Unit:
         """The project's settings, the prearchive code last: it decides what happens to arrivals."""
         found = await self._xnat.get_settings(unit.ref.project)
+        if self._users:
+            members = await self._xnat.list_members(unit.ref.project)
+            found["users"] = "\n".join(f"{role} {login}" for login, role in members)
         items = [
             Item(
                 key=f"{SETTINGS}/{name}",
@@ -238,6 +281,10 @@ class XnatSource:
         for scan in detail.scans:
             facts[f"series:{scan.id}"] = scan.uid
         unit = replace(unit, facts={**unit.facts, **facts})
+        if self._provenance is not None and self._metadata:
+            facts[PROVENANCE] = unit.facts.get(PROVENANCE) or self._origin(unit, detail)
+            documents.append(_provenance_item(unit, facts[PROVENANCE]))
+            unit = replace(unit, facts={**unit.facts, **facts})
         resources = [*detail.resources]
         for group in (detail.scans, detail.assessors, detail.reconstructions):
             resources += [one for thing in group for one in thing.resources]
@@ -307,6 +354,9 @@ class XnatSource:
                         digest=file.digest,
                     )
                 )
+        if any(one.lane == "resources/PROVENANCE" for one in documents):
+            own = _at(unit.ref, (None, None, None), "PROVENANCE")
+            containers.append(Container("resources/PROVENANCE", own, "JSON", "PROVENANCE"))
         stamps = [f"{one.key}\t{one.size}\t{one.digest}" for one in items]
         return replace(
             unit,
@@ -342,7 +392,7 @@ class XnatSource:
 
     @asynccontextmanager
     async def open(self, unit: Unit, item: Item) -> AsyncIterator[Chunks]:
-        if item.kind == "document":
+        if item.kind == "document" or item.body:
             yield _one(item.body or await self._xnat.xml(paths.owner(item.ref)))
             return
         async with AsyncExitStack() as stack:
@@ -378,6 +428,20 @@ def _cannot_carry(key: str, path: str) -> Left | None:
 def _type_selected(selection: Selection, one: Session) -> bool:
     what = "type" if one.is_imaging else "experiment-type"
     return selects(selection, what, one.xsi_type, one.modality)
+
+
+def _provenance_item(unit: Unit, text: str) -> Item:
+    body = text.encode()
+    return Item(
+        key="resources/PROVENANCE/files/source.json",
+        kind="file",
+        lane="resources/PROVENANCE",
+        ref=unit.ref,
+        path="source.json",
+        size=len(body),
+        digest=hashlib.md5(body, usedforsecurity=False).hexdigest(),
+        body=body,
+    )
 
 
 def _shares(unit: Unit, shares: tuple[tuple[str, str], ...], below: str) -> list[Item]:

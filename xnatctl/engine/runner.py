@@ -529,7 +529,12 @@ class UnitRun:
         with anyio.CancelScope(shield=True):
             await run.state.mark_items(run.pair, unit.key, rows)
             await run.state.mark_unit(
-                run.pair, unit.key, run=run.id, status=status, fingerprint=unit.fingerprint
+                run.pair,
+                unit.key,
+                run=run.id,
+                status=status,
+                fingerprint=unit.fingerprint,
+                facts={name: text for name, text in unit.facts.items() if name.startswith("keep:")},
             )
 
     def _note_conflicts(self, unit: Unit) -> None:

@@ -213,14 +213,30 @@ class Xnat:
         for name in paths.SETTINGS:
             try:
                 reply = await self.transport.request(
-                    "GET", paths.setting(project, name), allow=(204,)
+                    "GET", paths.setting(project, name), params={"contents": "true"}, allow=(204,)
                 )
             except (NotFound, PermissionDenied, ServerFault):
                 continue
             text = reply.text.strip()
-            if reply.status != 204 and text:
+            # A route that a server does not have falls through to the project's document.
+            if reply.status != 204 and text and not text.startswith(("<", '{"items"')):
                 found[name] = text
         return found
+
+    async def list_members(self, project: str) -> list[tuple[str, str]]:
+        """Logins with their roles (`Owners`, `Members`, `Collaborators` or a custom group's)."""
+        rows = await self.rows(f"{paths.project(project)}/users")
+        return sorted((cell(row, "login"), cell(row, "displayname")) for row in rows)
+
+    async def list_logins(self) -> set[str]:
+        """All login names of the site."""
+        reply = await self.transport.request("GET", paths.USERS, expect="json")
+        return {str(name) for name in reply.json()}
+
+    async def add_member(self, project: str, login: str, role: str) -> None:
+        """Give a login of this site a role. One it does not know would be mailed an invitation."""
+        path = f"{paths.project(project)}/users/{paths.segment(role)}/{paths.segment(login)}"
+        await self.transport.request("PUT", path)
 
     async def put_setting(self, project: str, name: str, value: str) -> None:
         """Change one setting. Short values stand in the path, a script is the body."""
