@@ -70,6 +70,7 @@ CREATE TABLE objects(
   entry INTEGER NOT NULL, scan TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL,
   md5 TEXT NOT NULL, crc INTEGER NOT NULL, uid TEXT NOT NULL, series TEXT NOT NULL,
   body TEXT NOT NULL, facts TEXT NOT NULL, PRIMARY KEY(entry, scan, name)) WITHOUT ROWID;
+CREATE INDEX objects_series ON objects(entry, series);
 """
 
 

@@ -88,14 +88,14 @@ class Facts:
         return {}
 
 
-def looks_like_dicom(head: bytes | bytearray) -> bool:
+def looks_like_dicom(head: bytes) -> bool:
     """Whether the first bytes are those of a DICOM object (with or without a preamble)."""
     return head[128:132] == b"DICM" or (
         len(head) > 8 and head[1] == 0 and head[0] in (2, 8) and head[3] == 0
     )
 
 
-def read_facts(head: bytes | bytearray) -> Facts:
+def read_facts(head: bytes) -> Facts:
     """The attributes of an object from its first bytes. Raises NotDicom."""
     if not looks_like_dicom(head):
         raise NotDicom("unable to read DICOM object")
@@ -111,7 +111,7 @@ def read_facts(head: bytes | bytearray) -> Facts:
     return Facts(**values)
 
 
-def _syntax(head: bytes | bytearray) -> tuple[int, bool, bytes]:
+def _syntax(head: bytes) -> tuple[int, bool, bytes]:
     """Where the data set begins, whether it looks explicit, and its declared transfer syntax."""
     position = 132 if head[128:132] == b"DICM" else 0
     found: dict[str, bytes] = {}
@@ -122,7 +122,7 @@ def _syntax(head: bytes | bytearray) -> tuple[int, bool, bytes]:
 
 
 def _walk(
-    head: bytes | bytearray,
+    head: bytes,
     position: int,
     end: int,
     *,
@@ -163,7 +163,7 @@ def _walk(
     return position
 
 
-def _skip_sequence(head: bytes | bytearray, position: int, end: int, *, explicit: bool) -> int:
+def _skip_sequence(head: bytes, position: int, end: int, *, explicit: bool) -> int:
     """The position behind a sequence of undefined length."""
     while position + 8 <= end:
         group, element, length = struct.unpack_from("<HHL", head, position)
@@ -177,7 +177,7 @@ def _skip_sequence(head: bytes | bytearray, position: int, end: int, *, explicit
     return end
 
 
-def _skip_item(head: bytes | bytearray, position: int, end: int, *, explicit: bool) -> int:
+def _skip_item(head: bytes, position: int, end: int, *, explicit: bool) -> int:
     """The position behind an item of undefined length; its elements may be of any group."""
     while position + 8 <= end:
         group, _, short = struct.unpack_from("<HH2xH", head, position)
@@ -208,7 +208,7 @@ def _decode(name: str, value: bytes) -> str:
     return text.strip(" \0")
 
 
-def _foreign(head: bytes | bytearray) -> dict[str, str]:
+def _foreign(head: bytes) -> dict[str, str]:
     """Values of big-endian and deflated objects, which pydicom reads."""
     import pydicom
 
@@ -222,7 +222,7 @@ def _foreign(head: bytes | bytearray) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _read(data: bytes | bytearray, *, pixels: bool) -> Any:
+def _read(data: bytes, *, pixels: bool) -> Any:
     import pydicom
 
     try:
@@ -231,7 +231,7 @@ def _read(data: bytes | bytearray, *, pixels: bool) -> Any:
         raise NotDicom(f"unable to read DICOM object: {error}") from error
 
 
-def meta_end(head: bytes | bytearray) -> int:
+def meta_end(head: bytes) -> int:
     """Where the file meta information ends; 0 where there is none or it is not all in `head`."""
     if head[128:132] != b"DICM" or head[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
         return 0
@@ -241,7 +241,7 @@ def meta_end(head: bytes | bytearray) -> int:
     return end if end <= len(head) else 0
 
 
-def rewrite_meta(head: bytes | bytearray) -> bytes:
+def rewrite_meta(head: bytes) -> bytes:
     """The head of an object with the importer's own file meta information; data set untouched.
 
     An importer writes its implementation UID and version, so an imported object's size and MD5

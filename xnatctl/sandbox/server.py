@@ -16,18 +16,22 @@ import binascii
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 from urllib.parse import unquote_plus
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from . import archive, site
+from . import archive, importing, prearchive_api, site
 from .accounts import GUEST, Accounts, User
+from .archiving import Wish
+from .bodies import safe_path, safe_segment
 from .counters import Counters
 from .database import SandboxError
+from .prearchive import Prearchive
 from .sending import Outlet
 from .settings import Settings
 from .store import Item, Store, now
@@ -39,6 +43,7 @@ LOGIN_PAGE = (
     "action='/login'><h3>Log in</h3><input name='username'/><input name='password' "
     "type='password'/></form></body></html>"
 )
+T = TypeVar("T")
 _OPEN = {"JSESSION", "auth", "version"}
 
 
@@ -56,7 +61,12 @@ class Sandbox:
         )
         self.accounts = Accounts(self.store, self.settings)
         self.counters = Counters()
+        self.prearchive = Prearchive(self.store, self.settings)
+        self.prearchive.recover()
+        self.locks: set[str] = set()
+        self.messages: dict[str, list[tuple[str, str]]] = {}
         self.started = time.time()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.url = ""
         self._runner: web.ServerRunner | None = None
 
@@ -91,14 +101,23 @@ class Sandbox:
         bound = self._runner.addresses[0][1]
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{bound}{self.settings.context}"
+        self.spawn(self._sweeper())
 
     async def stop(self) -> None:
         """Stop listening, end what is open, close the data."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
         self.url = ""
         self.store.close()
+
+    async def _sweeper(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.sweep_s)
+            await prearchive_api.sweep(self)
 
     # ---- what the parts use ---------------------------------------------------------------
 
@@ -121,8 +140,55 @@ class Sandbox:
         )
         return int(cursor.lastrowid or 0)
 
-    def uploaded(self, item: Item, login: str) -> None:
-        """Something was uploaded into an item."""
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run something beside the requests; it is cancelled when the sandbox stops."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def archived(self, session: Item, project: Item, wish: Wish) -> None:
+        """A session has arrived in the archive: its workflows begin."""
+        self.workflow(session, project.code, "Transferred", "Complete", wish.login)
+        if not wish.trigger:
+            return
+        status = "Queued" if self.settings.autorun_s else "Complete"
+        number = self.workflow(session, project.code, "xnat_tools/AutoRun.xml", status, wish.login)
+        if self.settings.autorun_s:
+            self.spawn(self._end_workflow(number))
+
+    async def _end_workflow(self, number: int) -> None:
+        await asyncio.sleep(self.settings.autorun_s)
+        self.store.db.execute("UPDATE workflows SET status='Complete' WHERE id=?", (number,))
+
+    def script(self, project: str) -> str:
+        """The anonymisation script of a project (or of the site, `""`), empty when off."""
+        if self.store.setting(project, "anon_enabled", "false") != "true":
+            return ""
+        return self.store.setting(project, "anon_script")
+
+    def filtered(self, project: str, description: str) -> bool:
+        """Whether the series import filters of the site or the project drop a series."""
+        for scope in ("", project):
+            patterns = self.store.setting(scope, "series_filter").splitlines()
+            if any(re.search(pattern, description) for pattern in patterns if pattern):
+                return True
+        return False
+
+    def cache_file(self, login: str, address: str) -> Path | None:
+        """The file of a user's cache that an address names, None for another address."""
+        parts = [part for part in address.split("/") if part]
+        while parts and parts[0] in ("data", "REST"):
+            parts.pop(0)
+        if parts[:3] != ["user", "cache", "resources"] or len(parts) < 6 or parts[4] != "files":
+            return None
+        below = safe_path("/".join([parts[3], *parts[5:]]))
+        return self.store.root / "cache" / safe_segment(login) / below
+
+    def listened(self, name: str, status: str, message: str) -> None:
+        """Tell a progress listener something."""
+        if name:
+            self.messages.setdefault(name, []).append((status, message))
 
     # ---- one request ----------------------------------------------------------------------
 
@@ -228,6 +294,11 @@ class Sandbox:
             second = path[1] if len(path) > 1 else ""
             if second in ("archive", "projects", "subjects", "experiments"):
                 return await archive.handle(call)
+            if second == "prearchive":
+                return await prearchive_api.handle(call)
+            if path[1:3] == ["services", "import"]:
+                call.route = "/data/services/import"
+                return await importing.run(call)
             return await site.data(call)
         if head == "xapi":
             return await site.xapi(call)

@@ -28,6 +28,7 @@ class Settings:
     build_s: float = 0.0
     archive_s: float = 0.0
     queue_s: float = 0.0
+    autorun_s: float = 0.0
     archive_timeout_s: float = 600.0
     permission_lag_s: float = 0.0
     token_life_s: float = 172_800.0
@@ -51,6 +52,8 @@ class Settings:
     """The largest request body in bytes, beyond which a proxy would answer 413."""
     anonymize_site: bool = True
     """The site's anonymisation script, when one is set, runs on every import."""
+    rewrite_meta: bool = True
+    """An import writes its own file meta information, so sizes and digests change."""
     import_flags: bool = True
     """`prevent_auto_commit` and `SOURCE` of an import are honoured."""
     site_auto_archive: bool = True

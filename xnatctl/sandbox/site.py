@@ -6,6 +6,7 @@ import time
 
 from aiohttp import web
 
+from . import prearchive_api
 from .accounts import EDIT
 from .web import Call, Refusal, empty, json, table, text
 
@@ -29,6 +30,15 @@ async def data(call: Call) -> web.StreamResponse:
         case ["services", "refresh", "catalog"]:
             call.route = "/data/services/refresh/catalog"
             return await _refresh(call)
+        case ["services", "archive"]:
+            call.route = "/data/services/archive"
+            return await prearchive_api.archive_service(call)
+        case ["services", "validate-archive"]:
+            call.route = "/data/services/validate-archive"
+            return await prearchive_api.validate_service(call)
+        case ["services", "prearchive", action]:
+            call.route = f"/data/services/prearchive/{action}"
+            return await prearchive_api.queue_service(call, action)
         case ["users"]:
             call.route = "/data/users"
             rows = [
@@ -115,6 +125,9 @@ async def xapi(call: Call) -> web.StreamResponse:
             if call.user.guest:
                 raise Refusal(401, "", {"WWW-Authenticate": 'Basic realm="XNAT Protected Area"'})
             return text(call.user.login)
+        case ["direct-archive", project, tag, name]:
+            call.route = "/xapi/direct-archive/{project}/{tag}/{label}"
+            return await prearchive_api.direct(call, project, tag, name)
         case ["siteConfig", "buildInfo"]:
             call.route = "/xapi/siteConfig/buildInfo"
             return json(

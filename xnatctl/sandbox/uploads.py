@@ -153,7 +153,6 @@ async def upload(call: Call, place: Place, item: Item) -> web.StreamResponse:
     intake.commit()
     if existing is not None:
         _rewrite_metadata(call, existing)
-    call.sandbox.uploaded(item, call.user.login)
     if intake.duplicates:
         body = msgspec.json.encode({"duplicates": intake.duplicates}).decode()
         return text(body, media="text/html")

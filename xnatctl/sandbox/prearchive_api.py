@@ -1,0 +1,459 @@
+"""Requests about the prearchive: listings, one session, its actions, and the archive services."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from .accounts import EDIT
+from .archiving import ArchiveRefused, Wish, archive, validate
+from .prearchive import UNASSIGNED, Entry
+from .sending import Body, send_archive, send_file
+from .web import Call, Refusal, empty, json, pause, table, text
+
+if TYPE_CHECKING:
+    from .server import Sandbox
+
+_COLUMNS = (
+    "project", "timestamp", "lastmod", "uploaded", "scan_date", "scan_time", "subject",
+    "folderName", "name", "tag", "status", "url", "autoarchive", "prevent_anon",
+    "prevent_auto_commit", "SOURCE", "VISIT", "PROTOCOL", "TIMEZONE",
+)  # fmt: skip
+_RESOURCES = ("category", "cat_id", "label", "file_count", "file_size")
+
+
+# ---- who and which -------------------------------------------------------------------------
+
+
+def may(call: Call, project: str) -> bool:
+    """Whether the caller may work in a project's prearchive; Unassigned is for administrators."""
+    if project == UNASSIGNED:
+        return call.user.admin
+    item = call.store.find_project(project)
+    return item is not None and call.accounts.rights(call.user, item) >= EDIT
+
+
+def entry_of(call: Call, project: str, stamp: str, folder: str) -> Entry:
+    """An entry that the caller may use; 403 or 404."""
+    if not may(call, project):
+        raise Refusal(403, "Invalid permissions for the prearchive of this project")
+    entry = call.sandbox.prearchive.find(project, stamp, folder)
+    if entry is None:
+        raise Refusal(404, f"Unable to find prearchive session {stamp}/{folder}")
+    return entry
+
+
+def source(call: Call, src: str) -> Entry:
+    """The entry that a `src` address names; 400 for another address."""
+    parts = [unquote(part) for part in src.split("/") if part]
+    while parts and parts[0] in ("data", "REST"):
+        parts.pop(0)
+    if len(parts) != 5 or parts[:2] != ["prearchive", "projects"]:
+        raise Refusal(400, f"Invalid prearchive source: {src}")
+    return entry_of(call, *parts[2:])
+
+
+def sources(call: Call) -> list[Entry]:
+    """The entries that a service is asked to work on."""
+    found = [source(call, src) for src in call.all("src")]
+    if not found and call.param("timestamp") and call.param("folder"):
+        project = call.param("project") or UNASSIGNED
+        found = [entry_of(call, project, call.param("timestamp"), call.param("folder"))]
+    if not found:
+        raise Refusal(400, "No source was given")
+    return found
+
+
+# ---- building and archiving ----------------------------------------------------------------
+
+
+async def build(sandbox: Sandbox, entry: Entry) -> Entry:
+    """Build an entry: _BUILDING for as long as is set, then READY."""
+    prearchive = sandbox.prearchive
+    if sandbox.settings.build_s:
+        entry = prearchive.set_status(entry, "_BUILDING")
+        await pause(sandbox.settings.build_s)
+        entry = prearchive.get(entry.id) or entry
+    return prearchive.build(entry)
+
+
+def import_wish(login: str, entry: Entry, *, overwrite: bool = False) -> Wish:
+    """How an import (or the automatic archiving) archives: by the parameters stored with it.
+
+    Any `overwrite`, even `none`, allows merging; `delete` and `overwrite_files` replace.
+    """
+    given = entry.options.get("overwrite")
+    files = entry.option("overwrite_files") not in ("", "false", "0")
+    delete = given in ("delete", "override")
+    return Wish(
+        login=login,
+        merge=given is not None or overwrite,
+        replace=delete or files or overwrite,
+        fields={key: value for key, value in entry.options.items() if ":" in key},
+    )
+
+
+async def archive_by_import(sandbox: Sandbox, entry: Entry, wish: Wish) -> str:
+    """Archive at the end of an import; `overwrite=delete` prunes where the site does so."""
+    if sandbox.settings.overwrite_delete_prunes and entry.options.get("overwrite") == "delete":
+        wish = Wish(wish.login, merge=True, replace=True, prune=True, fields=wish.fields)
+    return await archive(sandbox, entry, wish)
+
+
+async def sweep(sandbox: Sandbox) -> None:
+    """What the server does by itself: build what has been idle, archive it where that is the rule.
+
+    Entries of an uploader, and those that must not be committed by themselves, are left alone.
+    """
+    prearchive = sandbox.prearchive
+    moment = time.time()
+    for entry in prearchive.entries():
+        if entry.status not in ("RECEIVING", "RECEIVING_INTERRUPT"):
+            continue
+        if moment - entry.touched < sandbox.settings.idle_build_s:
+            continue
+        if entry.option("SOURCE") == "uploader" or entry.option("prevent_auto_commit") == "true":
+            continue
+        built = await build(sandbox, entry)
+        rule = prearchive.auto(built)
+        if built.status != "READY" or (rule == "Manual" and not built.option("direct")):
+            continue
+        wish = import_wish("admin", built, overwrite=rule == "AutoArchiveOverwrite")
+        try:
+            await archive_by_import(sandbox, built, wish)
+        except ArchiveRefused:
+            continue  # the entry is in CONFLICT and says why
+
+
+async def archive_service(call: Call) -> web.StreamResponse:
+    """POST /data/services/archive.
+
+    Merging is always allowed; any `overwrite` but `none` replaces files. A conflict is 500. A
+    single source is waited for as long as the site says, then 500 while the work goes on.
+    """
+    await call.form()
+    if call.method != "POST":
+        raise Refusal(405, "The archive service takes POST")
+    entries = sources(call)
+    for entry in entries:
+        if entry.project == UNASSIGNED and not call.param("project"):
+            raise Refusal(400, "Unassigned sessions cannot be archived without a project")
+        if entry.busy:
+            raise Refusal(403, "Operation already in progress on this prearchive entry")
+    overwrite = call.param("overwrite")
+    wish = Wish(
+        login=call.user.login,
+        project=call.param("project"),
+        subject=call.param("subject"),
+        label=call.param("session"),
+        merge=True,
+        replace=overwrite in ("append", "delete", "override"),
+        quarantine=call.flag("quarantine"),
+        trigger=call.flag("triggerPipelines", True),
+        fields={k: call.stored(v) for k, v in call.params if ":" in k and "/" in k},
+    )
+    if wish.project and not may(call, wish.project):
+        raise Refusal(403, "Invalid permissions for the destination project")
+    if len(entries) > 1:
+        for entry in entries:
+            queued = call.sandbox.prearchive.set_status(entry, "QUEUED_ARCHIVING")
+            call.sandbox.spawn(_archive_queued(call.sandbox, queued, wish))
+        return table(call, _COLUMNS, [call.sandbox.prearchive.row(entry) for entry in entries])
+    auto = call.sandbox.prearchive.auto(entries[0]) != "Manual"
+    uri = await _archive_waiting(call, entries[0], wish)
+    if call.has("auto-archive"):
+        auto = call.flag("auto-archive")
+    if auto:
+        base = str(call.request.url.origin()) + call.settings.context
+        raise Refusal(303, "", {"Location": base + uri})
+    return text(uri + "\r\n", media="text/uri-list")
+
+
+async def _archive_queued(sandbox: Sandbox, entry: Entry, wish: Wish) -> None:
+    await pause(sandbox.settings.queue_s)
+    entry = sandbox.prearchive.set_status(entry, "READY")
+    try:
+        await archive(sandbox, entry, Wish(wish.login, merge=True, replace=wish.replace))
+    except ArchiveRefused:
+        return  # the entry is in CONFLICT and says why
+
+
+async def _archive_waiting(call: Call, entry: Entry, wish: Wish) -> str:
+    task = call.sandbox.spawn(archive(call.sandbox, entry, wish))
+    done, _ = await asyncio.wait({task}, timeout=call.settings.archive_timeout_s)
+    if not done:
+        raise Refusal(500, "The archive operation did not complete within the configured timeout")
+    try:
+        return task.result()
+    except ArchiveRefused as refused:
+        if refused.status == 423:
+            raise Refusal(423, refused.message) from refused
+        if refused.status == 400:
+            raise Refusal(400, refused.message) from refused
+        raise Refusal(500, f"Operation Failed: Unable to archive: {refused.message}") from refused
+
+
+async def validate_service(call: Call) -> web.StreamResponse:
+    """POST /data/services/validate-archive: what stands in the way."""
+    await call.form()
+    rows = []
+    overwrite = call.param("overwrite")
+    for entry in sources(call):
+        wish = Wish(
+            call.user.login, call.param("project"), call.param("subject"), call.param("session"),
+            merge=bool(overwrite), replace=overwrite in ("append", "delete"),
+        )  # fmt: skip
+        rows += [
+            {"code": code, "type": "WARN" if code == 12 else (
+                "CONFLICT" if code in (1, 16, 17) else "FAIL"), "message": message}
+            for code, message in validate(call.sandbox, entry, wish)
+        ]  # fmt: skip
+    return table(call, ("code", "type", "message"), rows)
+
+
+async def queue_service(call: Call, action: str) -> web.StreamResponse:
+    """POST /data/services/prearchive/move|delete|rebuild: queued, answered with a table."""
+    await call.form()
+    if call.method != "POST":
+        raise Refusal(405, "The prearchive services take POST")
+    if action not in ("move", "delete", "rebuild"):
+        raise Refusal(404, f"There is no prearchive service {action}")
+    entries = sources(call)
+    project = call.param("newProject")
+    if action == "move" and not may(call, project):
+        raise Refusal(403, f"Invalid permissions for project {project}")
+    for entry in entries:
+        if entry.busy and not call.flag("overrideLock"):
+            raise Refusal(409, "The session is locked")
+    word = {"move": "MOVING", "delete": "DELETING", "rebuild": "BUILDING"}[action]
+    for entry in entries:
+        queued = call.sandbox.prearchive.set_status(entry, f"QUEUED_{word}")
+        call.sandbox.spawn(_do_queued(call.sandbox, queued, action, project))
+    rows = [call.sandbox.prearchive.row(entry) for entry in entries]
+    await asyncio.sleep(0)
+    return table(call, _COLUMNS, rows)
+
+
+async def _do_queued(sandbox: Sandbox, entry: Entry, action: str, project: str) -> None:
+    await pause(sandbox.settings.queue_s)
+    if action == "delete":
+        sandbox.prearchive.delete(entry)
+    elif action == "move":
+        sandbox.prearchive.move(entry, project)
+    else:
+        await build(sandbox, entry)
+
+
+# ---- routes --------------------------------------------------------------------------------
+
+
+async def handle(call: Call) -> web.StreamResponse:
+    """Answer a path below /data/prearchive."""
+    parts = [part for part in call.path[2:] if part]
+    call.route = "/data/prearchive"
+    match parts:
+        case [] | ["experiments"]:
+            return _list(call, None)
+        case ["projects"]:
+            return _list(call, None)
+        case ["projects", names]:
+            call.route += "/projects/{project}"
+            return _list(call, names.split(","))
+        case ["projects", project, stamp, folder, *rest]:
+            call.route += "/projects/{project}/{timestamp}/{session}" + _shape(rest)
+            return await _session(call, project, stamp, folder, rest)
+    raise Refusal(404, "The server has not found anything matching the request URI")
+
+
+def _shape(rest: list[str]) -> str:
+    names = [part if index % 2 == 0 else "{id}" for index, part in enumerate(rest[:6])]
+    return "".join(f"/{name}" for name in names)
+
+
+def _list(call: Call, projects: list[str] | None) -> web.Response:
+    if call.method != "GET":
+        raise Refusal(405, "The method is not allowed for the prearchive")
+    prearchive = call.sandbox.prearchive
+    if call.param("tag"):
+        if not call.user.admin:
+            raise Refusal(403, "Only administrators may ask by tag")
+        found = prearchive.entries(tag=call.param("tag"))
+    elif projects is None:
+        found = [entry for entry in prearchive.entries() if may(call, entry.project)]
+    else:
+        for project in projects:
+            if not may(call, project):
+                raise Refusal(403, f"Invalid permissions for the prearchive of {project}")
+        found = [entry for name in projects for entry in prearchive.entries(project=name)]
+    rows = [prearchive.row(entry) for entry in found if not entry.option("direct")
+            or entry.status in ("CONFLICT", "ERROR")]  # fmt: skip
+    return table(call, _COLUMNS, rows)
+
+
+async def _session(
+    call: Call, project: str, stamp: str, folder: str, rest: list[str]
+) -> web.StreamResponse:
+    entry = entry_of(call, project, stamp, folder)
+    if rest:
+        if call.method == "DELETE":
+            raise Refusal(400, "Only whole sessions can be deleted")
+        if call.method != "GET":
+            raise Refusal(400, "Invalid prearchive path")
+        return await _below(call, entry, rest)
+    if call.method == "DELETE":
+        if entry.busy:
+            raise Refusal(409, "The session is locked")
+        call.sandbox.prearchive.delete(entry)
+        return empty()
+    if call.method == "POST":
+        await call.form()
+        return await _action(call, entry)
+    wanted = call.param("format").lower()
+    if wanted == "zip":
+        bodies = [
+            _body(call, entry, one.scan, one.name, one.size, one.crc, f"{entry.folder}/SCANS/"
+                  f"{one.scan}/DICOM/{one.name}")
+            for one in call.sandbox.prearchive.objects(entry)
+            if one.body == "disk"
+        ]  # fmt: skip
+        return await send_archive(call, bodies, entry.folder, "zip")
+    if wanted == "json":
+        return table(call, _COLUMNS, [call.sandbox.prearchive.row(entry)])
+    if not entry.doc:
+        raise Refusal(404, "The session has not been built")
+    return text('<?xml version="1.0" encoding="UTF-8"?>\n' + entry.doc, media="text/xml")
+
+
+def _body(call: Call, entry: Entry, scan: str, name: str, size: int, crc: int, shown: str) -> Body:
+    path = call.sandbox.prearchive.object_path(entry, scan, name)
+    mtime = path.stat().st_mtime if path.exists() else 0.0
+    return Body(shown, size, crc, mtime, path)
+
+
+async def _action(call: Call, entry: Entry) -> web.StreamResponse:
+    """POST ?action=build|commit|move|reset-status|set-status."""
+    prearchive = call.sandbox.prearchive
+    action = call.param("action")
+    if action in ("build", "commit", "move") and entry.busy:
+        raise Refusal(409, "The session is locked")
+    if action == "build":
+        built = await build(call.sandbox, entry)
+        return text(f"/data{built.url}\r\n", media="text/uri-list")
+    if action == "commit":
+        return await _commit(call, entry)
+    if action == "move":
+        project = call.param("newProject")
+        if call.store.find_project(project) is None:
+            raise Refusal(400, f"Unable to identify project: {project}")
+        if not may(call, project):
+            raise Refusal(403, f"Invalid permissions for project {project}")
+        moved = prearchive.move(entry, project)
+        return text(f"/data{moved.url}\r\n", 301, "text/uri-list")
+    if action == "reset-status":
+        prearchive.set_status(entry, "READY" if entry.doc else "RECEIVING")
+        return empty()
+    if action == "set-status":
+        prearchive.set_status(entry, call.param("status") or "READY")
+        return empty()
+    raise Refusal(400, f"Unsupported action: {action}")
+
+
+async def _commit(call: Call, entry: Entry) -> web.StreamResponse:
+    """Build; archive where AA or the project's code says so (301, the address in the body)."""
+    built = await build(call.sandbox, entry)
+    archive_now = call.flag("AA") or call.flag("auto-archive")
+    rule = call.sandbox.prearchive.auto(built)
+    if (archive_now or rule != "Manual") and entry.project != UNASSIGNED:
+        wish = import_wish(call.user.login, built, overwrite=rule == "AutoArchiveOverwrite")
+        try:
+            uri = await archive_by_import(call.sandbox, built, wish)
+        except ArchiveRefused as refused:
+            raise Refusal(refused.status, refused.message) from refused
+        return text(f"{uri}\r\n", 301, "text/uri-list")
+    return text(f"/data{built.url}\r\n", media="text/uri-list")
+
+
+async def _below(call: Call, entry: Entry, rest: list[str]) -> web.StreamResponse:
+    prearchive = call.sandbox.prearchive
+    base = f"/data{entry.url}"
+    match rest:
+        case ["logs", *_]:
+            rows = [{"id": number, "entry": line} for number, line in enumerate(entry.log, 1)]
+            return table(call, ("id", "entry"), rows[-1:] if rest[1:] == ["last"] else rows)
+        case ["resources"]:
+            return table(call, _RESOURCES, [])
+        case ["scans"]:
+            return _scans(call, entry)
+        case ["scans", scan, *further]:
+            objects = prearchive.objects(entry, scan)
+            if not objects:
+                raise Refusal(404, f"Unable to find scan {scan}")
+            total = sum(one.size for one in objects)
+            match further:
+                case []:
+                    return _scans(call, entry, scan)
+                case ["resources"]:
+                    row = {"category": "scans", "cat_id": scan, "label": "DICOM",
+                           "file_count": len(objects), "file_size": total}  # fmt: skip
+                    return table(call, _RESOURCES, [row])
+                case ["resources", "DICOM", "files"]:
+                    where = f"{base}/scans/{scan}/resources/DICOM/files"
+                    rows = [
+                        {"Name": one.name.rpartition("/")[2], "Size": one.size,
+                         "URI": f"{where}/{one.name}"}
+                        for one in objects
+                    ]  # fmt: skip
+                    return table(call, ("Name", "Size", "URI"), rows)
+                case ["resources", "DICOM", "files", *parts]:
+                    name = "/".join(parts)
+                    found = next((one for one in objects if one.name == name), None)
+                    if found is None or found.body != "disk":
+                        raise Refusal(404, "Unable to find file.")
+                    return await send_file(
+                        call, _body(call, entry, scan, name, found.size, found.crc, name)
+                    )
+    raise Refusal(404, "The server has not found anything matching the request URI")
+
+
+def _scans(call: Call, entry: Entry, only: str = "") -> web.Response:
+    rows = []
+    for code, (facts, _, _) in call.sandbox.prearchive.facts(entry).items():
+        if only in ("", code):
+            rows.append(
+                {
+                    "ID": code, "type": facts.description or facts.modality, "xsiType": facts.xsi,
+                    "quality": "usable", "series_description": facts.description, "note": "",
+                    "URI": f"/data{entry.url}/scans/{code}",
+                }
+            )  # fmt: skip
+    columns = ("ID", "type", "quality", "xsiType", "note", "series_description", "URI")
+    return table(call, columns, rows)
+
+
+async def direct(call: Call, project: str, tag: str, name: str) -> web.StreamResponse:
+    """/xapi/direct-archive/P/UID/LABEL: GET tells the state, POST archives now."""
+    found = [
+        entry
+        for entry in call.sandbox.prearchive.entries(tag=tag)
+        if entry.project == project and entry.name == name and entry.option("direct")
+    ]
+    if not found:
+        raise Refusal(404, "There is no such direct archive session")
+    if not may(call, project):
+        raise Refusal(403, "Invalid permissions for this project")
+    entry = found[-1]
+    if call.method == "GET":
+        return json(
+            {"project": project, "subject": entry.subject, "session": name, "tag": tag,
+             "status": entry.status}
+        )  # fmt: skip
+    built = await build(call.sandbox, entry)
+    try:
+        uri = await archive_by_import(call.sandbox, built, import_wish(call.user.login, built))
+    except ArchiveRefused as refused:
+        raise Refusal(409, refused.message) from refused
+    return text(uri)
