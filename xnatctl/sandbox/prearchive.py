@@ -98,16 +98,12 @@ class Prearchive:
         rows = self.store.rows(
             f"SELECT {_ENTRY} FROM prearchive WHERE {where} ORDER BY id", *values
         )
-        decode = msgspec.json.decode
-        return [
-            Entry(
-                *row[:13],
-                options=decode(row[13], type=dict[str, str]),
-                doc=row[14],
-                log=decode(row[15]),
-            )
-            for row in rows
-        ]
+        found = []
+        for row in rows:
+            options = msgspec.json.decode(row[13], type=dict[str, str])
+            values: list[Any] = [*row[:13], options, row[14], msgspec.json.decode(row[15])]
+            found.append(Entry(*values))
+        return found
 
     def get(self, number: int) -> Entry | None:
         """An entry by its row id; None when it is gone."""
