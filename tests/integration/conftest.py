@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from xnatctl import routes
-from xnatctl.engine.events import Bus, Event
+from xnatctl.engine.events import Bus, Event, Observer
 from xnatctl.engine.runner import Options, Stop
 from xnatctl.engine.state import StateStore
 from xnatctl.engine.types import Report, Selection
@@ -53,6 +53,7 @@ class Bench:
     there: Sandbox
     folder: Path
     events: list[Event] = field(default_factory=list)
+    watchers: list[Observer] = field(default_factory=list)
 
     @property
     def source(self) -> Path:
@@ -94,7 +95,8 @@ class Bench:
             self.desk("download", overwrite=overwrite) as desk,
             connect(self.here) as source,
         ):
-            return await routes.download(desk, source, Selection(ref), out=out, folder=session)
+            into = routes.Folder(out, lambda unit, key: f"{session}/{key}")
+            return await routes.download(desk, source, Selection(ref), into=into)
 
     @asynccontextmanager
     async def desk(
@@ -107,7 +109,7 @@ class Bench:
     ) -> AsyncIterator[routes.Desk]:
         options = Options(verb, workers=4, policy=QUICK, dry_run=dry_run, overwrite=overwrite)
         async with StateStore.open(self.folder / "state.db") as state:
-            bus = Bus(self.events.append)
+            bus = Bus(self.events.append, *self.watchers)
             yield routes.Desk(state, bus, options, stop or Stop())
 
 
