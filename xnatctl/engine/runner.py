@@ -253,15 +253,15 @@ class Run:
         life = UnitRun(self, unit)
         try:
             return await life.run()
-        except Vanished as error:
-            left = Left(unit.key, "vanished", _words(error))
-            return UnitOutcome(unit.key, unit.kind, unit.label, "left", left=(left,))
-        except LocalFault as error:
-            # A full disk does not get better with the next unit.
-            self.stop.ask(_words(error), error.exit_code)
-            return _failed(unit, error)
         except Exception as error:  # noqa: BLE001 - one unit's failure is never that of the others
-            return replace(_failed(unit, first_known(error)), blocks=not life.is_founded)
+            cause = first_known(error)
+        if isinstance(cause, Vanished):
+            left = Left(unit.key, "vanished", _words(cause))
+            return UnitOutcome(unit.key, unit.kind, unit.label, "left", left=(left,))
+        if isinstance(cause, LocalFault):
+            # A full disk does not get better with the next unit.
+            self.stop.ask(_words(cause), cause.exit_code)
+        return replace(_failed(unit, cause), blocks=not life.is_founded)
 
 
 class UnitRun:
@@ -343,7 +343,7 @@ class UnitRun:
         unit = run.sink.prepare(unit, inventory)
         digests = known.digests if known is not None else {}
         unit = decide(unit, inventory, known=digests, overwrite=run.options.overwrite)
-        unit = settle(unit, inventory, policy=run.options.on_conflict, ours=bool(digests))
+        unit = settle(unit, inventory, policy=run.options.on_conflict, ours=known is not None)
         self._unit = pack(unit, accepts_zip=run.sink.accepts_zip)
         return self._unit
 
@@ -377,7 +377,8 @@ class UnitRun:
     async def _lane(self, unit: Unit, items: list[Item]) -> None:
         for item in items:
             if self._run.stop.asked.is_set():
-                return
+                self._outcomes.append(_not_begun(item))
+                continue
             outcome = await self._item(unit, item)
             self._outcomes.append(outcome)
             self._run.bus.emit(ItemDone(unit.key, outcome))
@@ -395,6 +396,8 @@ class UnitRun:
             moved = _Meter(run.bus, unit.key, item.key)
             run.bus.emit(ItemStarted(unit.key, item, attempt))
             try:
+                if attempt > 1:
+                    todo = await self._reconcile(unit, todo, split=attempt > SPLIT_AFTER)
                 while todo:
                     await self._once(unit, todo[0], moved)
                     todo.pop(0)
@@ -415,7 +418,6 @@ class UnitRun:
                     ItemRetried(unit.key, item.key, attempt, _words(error), pause, moved.total)
                 )
                 await run.sleep(pause)
-            todo = await self._reconcile(unit, todo, split=attempt >= SPLIT_AFTER)
 
     def _is_waiting(self, error: XnatctlError) -> bool:
         """Whether the host is known to be down, so that the failure says nothing of the item."""
@@ -597,6 +599,16 @@ class _Meter:
         if self.total - self._told >= self.STEP:
             self._bus.emit(BytesMoved(self._unit, self._key, self.total - self._told))
             self._told = self.total
+
+
+def _not_begun(item: Item) -> Outcome:
+    return Outcome(
+        key=item.key,
+        became="failed",
+        files=item.files,
+        error="the run was stopped before it was begun",
+        error_kind="cancelled",
+    )
 
 
 def _item_failed(item: Item, error: XnatctlError, attempt: int, started: float) -> Outcome:
