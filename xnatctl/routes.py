@@ -2,7 +2,9 @@
 here.
 
     verb               source               sink
-    session download   XnatSource           LocalSink: D/LABEL/scans/…
+    session download   XnatSource           LocalSink: D/LABEL/scans/…, or ZipSink: scans.zip
+    subject download   XnatSource           LocalSink: D/SUBJECT/LABEL/scans/…
+    resource download  XnatSource           ZipSink: F.zip, or LocalSink: D/…
     project transfer   XnatSource           ArchiveSink (copy), PrearchiveSink in front of it
     (import)
 """
@@ -14,9 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xnatctl.endpoints.archive import ArchiveSink
-from xnatctl.endpoints.local import LocalSink
+from xnatctl.endpoints.local import LocalSink, Place
 from xnatctl.endpoints.prearchive import PrearchiveSink
 from xnatctl.endpoints.xnat_source import SHARED_IN, XnatSource
+from xnatctl.endpoints.zipped import ZipSink
 from xnatctl.engine.events import Bus
 from xnatctl.engine.ports import Sink, Source
 from xnatctl.engine.runner import Options, Run, Stop
@@ -85,19 +88,45 @@ async def transfer(
     return await run(desk, ends, sink, selection)
 
 
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A tree of files below `root`: where each body goes, and whether the disk is read again."""
+
+    root: Path
+    place: Place
+    reread: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Zip:
+    """One archive with these member names."""
+
+    path: Path
+    place: Place
+    reread: bool = False
+
+
 async def download(
-    desk: Desk,
-    source: Xnat,
-    selection: Selection,
-    *,
-    out: Path,
-    folder: str,
-    reread: bool = False,
+    desk: Desk, source: Xnat, selection: Selection, *, into: Folder | Zip, own: bool = False
 ) -> Report:
-    """One session into `out/folder/scans/…`; what is there already and equal is kept."""
-    ends = XnatSource(source, target=selection.ref, name=source.url, metadata=False)
-    sink = LocalSink(out, folder=lambda unit: folder, digests=desk.state, reread=reread)
-    return await run(desk, ends, sink, selection)
+    """Files of a session, a subject or one resource; what is there already and equal is kept.
+
+    `own`: a subject's own resources too.
+    """
+    ends = XnatSource(source, target=selection.ref, name=source.url, metadata=False, own=own)
+    if isinstance(into, Folder):
+        tree = LocalSink(into.root, place=into.place, digests=desk.state, reread=into.reread)
+        return await run(desk, ends, tree, selection)
+    archive = ZipSink(
+        into.path,
+        place=into.place,
+        digests=desk.state,
+        overwrite=desk.options.overwrite,
+        reread=into.reread,
+    )
+    # An archive grows at one place: bodies that waited for it would time out at the server.
+    alone = replace(desk, options=replace(desk.options, workers=1))
+    return await run(alone, ends, archive, selection)
 
 
 def _remember(

@@ -710,6 +710,14 @@ class ZipWriter:
         self._open = None
         return self._count(after)
 
+    def drop(self) -> int:
+        """Forget the member that is open, if one is: `offset` is where it began, or would have."""
+        if self._open is not None:
+            self._names.discard(self._open.name)
+            self.offset = self._open.offset
+            self._open = None
+        return self.offset
+
     def finish(self) -> bytes:
         """The central directory and the trailer: the last bytes of the archive."""
         if self._open is not None:

@@ -50,7 +50,7 @@ FILES: dict[str, set[str]] = {
 
 # Endpoints are leaves: these pairs are the only ties between two of them.
 ENDPOINTS_SHARE = {"catalogue", "repack"}
-ENDPOINTS_WRAP = {("prearchive", "archive")}
+ENDPOINTS_WRAP = {("prearchive", "archive"), ("zipped", "local"), ("bundle", "local")}
 
 # Libraries that only some rooms may touch.
 RESERVED = {

@@ -1,94 +1,164 @@
-"""`xnatctl session download` and `xnatctl resource download`."""
+"""`session download`, `scan download`, `subject download` and `resource download`.
+
+Each finds out what is meant, makes a selection of it and hands it to the one route for downloads.
+"""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncclick as click
 
-from xnatctl.errors import LocalFault
+from xnatctl.errors import Conflict, LocalFault, NotFound, UsageError
 
 from .group import command, option
-from .lookup import find_session
+from .lookup import find_session, missing
 from .options import (
     SELECTION,
     TRANSFER,
+    Function,
     dry_run_option,
     project_option,
     session_option,
+    subject_option,
     workers_option,
 )
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
-    from xnatctl.engine.events import Event
-    from xnatctl.engine.types import Outcome, Report, Rule
+    from xnatctl.engine.types import Rule, Selection, Unit
+    from xnatctl.model import Ref, Session
+    from xnatctl.routes import Folder, Zip
+    from xnatctl.xnat.client import Xnat
 
 
 @dataclass(frozen=True, slots=True)
-class DownloadOptions:
-    session: str
-    project: str | None
+class Manner:
+    """How a download behaves, whatever it brings."""
+
     out: Path
     workers: int | None
+    overwrite: bool
+    verify: bool
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Narrow:
+    """Which resources of sessions come."""
+
     resources: tuple[str, ...]
     without: tuple[str, ...]
     session_resources: bool
     assessors: bool
-    overwrite: bool
-    verify: bool
-    name: str | None
-    dry_run: bool
+
+    def rules(self) -> tuple[Rule, ...]:
+        from xnatctl.engine.types import Rule
+
+        found = []
+        if self.resources:
+            found.append(Rule("resource", self.resources))
+        if self.without:
+            found.append(Rule("resource", self.without, include=False))
+        return tuple(found)
+
+    def levels(self) -> frozenset[str]:
+        levels = {"scans"} | ({"own"} if self.session_resources else set())
+        return frozenset(levels | ({"assessors", "reconstructions"} if self.assessors else set()))
 
 
-@dataclass(slots=True)
-class Watched:
-    """What the summary needs of a run: its items and what the listing found."""
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What is to be fetched, to where, and how the summary calls it."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
-    mismatches: list[str] = field(default_factory=list)
+    selection: Selection
+    into: Folder | Zip
+    shown: Path
+    ids: dict[str, str]
+    own: bool = False
+    several: bool = False
 
-    def __call__(self, event: Event) -> None:
-        from xnatctl.engine.events import UnitDone
 
-        if isinstance(event, UnitDone):
-            self.outcomes += event.outcome.outcomes
-            self.mismatches += [one.key for one in event.outcome.mismatches]
+_MANNER = (
+    option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder to write into."),
+    option("--overwrite", is_flag=True, group=TRANSFER, help="Replace what differs."),
+    option("--verify", is_flag=True, group=TRANSFER, help="Read everything on disk again too."),
+    workers_option,
+    dry_run_option,
+    option("--keep-zips", is_flag=True, hidden=True, expose_value=False),
+)
+_NARROW = (
+    option(
+        "-r",
+        "--resource",
+        "resources",
+        multiple=True,
+        metavar="LABEL",
+        group=SELECTION,
+        help="Only resources of this label (a pattern); may be repeated.",
+    ),
+    option(
+        "--exclude-resource",
+        "without",
+        multiple=True,
+        metavar="LABEL",
+        group=SELECTION,
+        help="No resources of this label; may be repeated.",
+    ),
+    option("--session-resources", is_flag=True, group=SELECTION, help="A session's own too."),
+    option("--assessors", is_flag=True, group=SELECTION, help="Those of its assessors too."),
+)
+
+
+def _gathered(name: str, record: type, options: tuple[Any, ...]) -> Callable[[Function], Function]:
+    """A decorator that passes `options` as one record under `name`."""
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def wrapped(app: App, **values: Any) -> Any:
+            mine = {one.name: values.pop(one.name) for one in fields(record)}
+            return function(app, **{name: record(**mine)}, **values)
+
+        for one in reversed(options):
+            wrapped = one(wrapped)
+        return wrapped
+
+    return decorate
+
+
+manner_options = _gathered("manner", Manner, _MANNER)
+narrow_options = _gathered("narrow", Narrow, _NARROW)
+extract_option = option(
+    "--extract/--no-extract",
+    default=True,
+    group=TRANSFER,
+    help="A tree of files, or one scans.zip that is proven whole.  [default: extract]",
+)
+name_option = option("--name", hidden=True)
 
 
 @command("download")
 @session_option
 @project_option
-@option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder to write into.")
-@option(
-    "-r",
-    "--resource",
-    "resources",
-    multiple=True,
-    metavar="LABEL",
-    group=SELECTION,
-    help="Only resources of this label (a pattern); may be repeated.",
-)
-@option(
-    "--exclude-resource",
-    "without",
-    multiple=True,
-    metavar="LABEL",
-    group=SELECTION,
-    help="No resources of this label; may be repeated.",
-)
-@option("--session-resources", is_flag=True, group=SELECTION, help="The session's own too.")
-@option("--assessors", is_flag=True, group=SELECTION, help="Those of its assessors too.")
-@option("--overwrite", is_flag=True, group=TRANSFER, help="Replace files that differ.")
-@option("--verify", is_flag=True, group=TRANSFER, help="Read everything on disk again at the end.")
-@option("--extract/--no-extract", default=True, hidden=True)
-@option("--name", hidden=True)
-@workers_option
-@dry_run_option
-async def session_download(app: App, *, extract: bool, **values: Any) -> int:
+@narrow_options
+@manner_options
+@extract_option
+@name_option
+async def session_download(
+    app: App,
+    *,
+    session: str,
+    project: str | None,
+    narrow: Narrow,
+    manner: Manner,
+    extract: bool,
+    name: str | None,
+) -> int:
     """Download a session into OUT/LABEL/scans/ID/resources/LABEL/files/, every file proven.
 
     What is there already and equal is kept; what differs is replaced only with --overwrite.
@@ -98,120 +168,329 @@ async def session_download(app: App, *, extract: bool, **values: Any) -> int:
       xnatctl session download -E XNAT_E00001 --out data
       xnatctl session download -P STUDY -E SUB001_MR1 --out data -r NIFTI
       xnatctl session download -P STUDY -E SUB001_MR1 --out data --session-resources
+      xnatctl session download -P STUDY -E SUB001_MR1 --out data --no-extract
     """
-    return await run_session_download(app, DownloadOptions(**values))
+
+    async def errand(xnat: Xnat) -> Errand:
+        found = await find_session(app, xnat, session, project=project)
+        return _of_session(found, narrow, manner, extract=extract, name=name)
+
+    return await run_download(app, manner, errand)
 
 
-async def run_session_download(app: App, options: DownloadOptions) -> int:
+@command("download")
+@session_option
+@project_option
+@option(
+    "-s",
+    "--scans",
+    required=True,
+    metavar="IDS",
+    group=SELECTION,
+    help="IDs or types of scans, separated by commas; patterns such as 't1*', '*' for all.",
+)
+@narrow_options
+@manner_options
+@extract_option
+@name_option
+async def scan_download(
+    app: App,
+    *,
+    session: str,
+    project: str | None,
+    scans: str,
+    narrow: Narrow,
+    manner: Manner,
+    extract: bool,
+    name: str | None,
+) -> int:
+    """Download some scans of a session, in the layout of `session download`.
+
+    \b
+    Examples:
+      xnatctl scan download -E XNAT_E00001 -s 1,2 --out data
+      xnatctl scan download -P STUDY -E SUB001_MR1 -s 'T1w,t2*' --out data -r NIFTI
+      xnatctl scan download -P STUDY -E SUB001_MR1 -s '*' --out data
+    """
+    wanted = tuple(one.strip() for one in scans.split(",") if one.strip())
+    if not wanted:
+        raise UsageError("--scans names no scan", hint="-s 1,2 or -s '*'")
+
+    async def errand(xnat: Xnat) -> Errand:
+        found = await find_session(app, xnat, session, project=project)
+        await _check_scans(xnat, found, wanted)
+        return _of_session(found, narrow, manner, extract=extract, name=name, scans=wanted)
+
+    return await run_download(app, manner, errand)
+
+
+@command("download")
+@click.argument("subject_label", metavar="SUBJECT")
+@project_option
+@narrow_options
+@option("--subject-resources", is_flag=True, group=SELECTION, help="The subject's own too.")
+@manner_options
+async def subject_download(
+    app: App,
+    *,
+    subject_label: str,
+    project: str | None,
+    narrow: Narrow,
+    subject_resources: bool,
+    manner: Manner,
+) -> int:
+    """Download all sessions of a subject into OUT/SUBJECT/LABEL/scans/ and so on.
+
+    \b
+    Examples:
+      xnatctl subject download SUB001 -P STUDY --out data
+      xnatctl subject download SUB001 -P STUDY --out data -r NIFTI --subject-resources
+    """
+    owner = app.project(project)
+
+    async def errand(xnat: Xnat) -> Errand:
+        from xnatctl.engine.types import Selection
+        from xnatctl.model import Ref
+        from xnatctl.routes import Folder
+
+        with missing(f"no subject {subject_label} in project {owner}"):
+            known = (await xnat.get_subject(owner, subject_label)).get("data_fields", {})
+        label = str(known.get("label") or subject_label)
+        levels = narrow.levels() | ({"subject"} if subject_resources else set())
+        selection = Selection(Ref(owner, label), rules=narrow.rules(), levels=levels)
+        ids = {"session_id": "", "project": owner, "subject": label}
+        into = Folder(manner.out, below_subject, manner.verify)
+        return Errand(selection, into, manner.out / label, ids, own=subject_resources, several=True)
+
+    return await run_download(app, manner, errand)
+
+
+@command("download")
+@click.argument("words", metavar="[SESSION] LABEL", nargs=-1, required=True)
+@project_option
+@subject_option
+@option("--scan", metavar="SCAN", group=SELECTION, help="That of one scan of the session.")
+@option("--assessor", metavar="LABEL", group=SELECTION, help="That of one assessor of it.")
+@option("--reconstruction", metavar="ID", group=SELECTION, help="That of one reconstruction.")
+@option(
+    "--side",
+    type=click.Choice(["in", "out"]),
+    default="out",
+    show_default=True,
+    group=SELECTION,
+    help="Of an assessor or reconstruction: what went in, or what came out.",
+)
+@option(
+    "-f",
+    "--output-file",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="F.zip",
+    help="One archive, proven whole before it gets this name.",
+)
+@option("--file", "old_file", type=click.Path(path_type=Path, dir_okay=False), hidden=True)
+@option(
+    "--extract",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="The files themselves, below this folder.",
+)
+@option("--overwrite", is_flag=True, group=TRANSFER, help="Replace what differs.")
+@option("--verify", is_flag=True, group=TRANSFER, help="Read everything on disk again too.")
+@workers_option
+@dry_run_option
+async def resource_download(
+    app: App,
+    *,
+    words: tuple[str, ...],
+    project: str | None,
+    subject: str | None,
+    file: Path | None,
+    old_file: Path | None,
+    folder: Path | None,
+    **values: Any,
+) -> int:
+    """Download one resource of a project, subject, session, scan, assessor or reconstruction.
+
+    SESSION is an accession ID, or a label together with -P. Without it, -P means a resource of the
+    project itself and -P with -S one of the subject.
+
+    \b
+    Examples:
+      xnatctl resource download XNAT_E00001 NOTES -f notes.zip
+      xnatctl resource download -P STUDY SUB001_MR1 NIFTI --scan 2 --extract nifti
+      xnatctl resource download -P STUDY docs -f docs.zip
+    """
+    if len(words) > 2:
+        raise UsageError("two names at most are expected: SESSION and LABEL")
+    file = file or old_file
+    if (file is None) == (folder is None):
+        raise UsageError(
+            "say where the resource shall go", hint="-f FILE.zip for an archive, or --extract DIR"
+        )
+    place = {name: values.pop(name) for name in ("scan", "assessor", "reconstruction", "side")}
+    manner = Manner(out=folder or (file or Path()).parent, **values)
+
+    async def errand(xnat: Xnat) -> Errand:
+        from xnatctl.engine.types import Selection
+        from xnatctl.routes import Folder, Zip
+
+        session = words[0] if len(words) == 2 else None
+        owner = await _resource_owner(
+            app, xnat, session=session, project=project, subject=subject, **place
+        )
+        ref = owner.in_resource(words[-1])
+        ids = {"session_id": ref.session_id or "", "project": ref.project, "resource": words[-1]}
+        with missing(f"no resource {words[-1]} of {owner}"):
+            await xnat.list_files(ref)
+        if file is not None:
+            name = ref.session or ref.subject or ref.project
+            into: Folder | Zip = Zip(file, lambda unit, key: f"{name}/{key}", manner.verify)
+        else:
+            into = Folder(manner.out, in_resource, manner.verify)
+        return Errand(Selection(ref), into, file or manner.out, ids)
+
+    return await run_download(app, manner, errand)
+
+
+async def run_download(
+    app: App, manner: Manner, errand: Callable[[Xnat], Awaitable[Errand]]
+) -> int:
+    """Fetch what `errand` finds to be meant, and give the account of it."""
     from xnatctl import routes
     from xnatctl.engine.runner import Options
-    from xnatctl.engine.types import Selection
-    from xnatctl.model import Ref
+    from xnatctl.ui.download import Watched, summary
     from xnatctl.ui.report import print_report
 
     from .runs import command_line, desk, workers
 
-    check_folder(options.out)
+    check_folder(manner.out, dry_run=manner.dry_run)
     server = app.server()
     how = Options(
         verb="download",
         command=command_line(app),
-        workers=workers(options.workers, server),
-        overwrite=options.overwrite,
-        dry_run=options.dry_run,
+        workers=workers(manner.workers, server),
+        overwrite=manner.overwrite,
+        dry_run=manner.dry_run,
     )
-    levels = {"scans"} | ({"own"} if options.session_resources else set())
-    levels |= {"assessors", "reconstructions"} if options.assessors else set()
-    watched = Watched()
-    started = time.monotonic()
     async with app.xnat(server) as xnat, desk(app, how) as work:
-        found = await find_session(app, xnat, options.session, project=options.project)
-        folder = options.name or found.label
+        asked = await errand(xnat)
+        watched = Watched(within=asked.several)
         work.bus.add(watched)
-        selection = Selection(
-            Ref(found.project, found.subject, found.label, found.id),
-            rules=_rules(options),
-            levels=frozenset(levels),
-        )
-        report = await routes.download(
-            work, xnat, selection, out=options.out, folder=folder, reread=options.verify
-        )
-    summary = _summary(report, watched, time.monotonic() - started)
-    summary |= {"session_id": found.id, "project": found.project}
-    summary |= {"output_dir": str(options.out / folder)}
+        report = await routes.download(work, xnat, asked.selection, into=asked.into, own=asked.own)
+    is_archive = isinstance(asked.into, routes.Zip)
     if app.console.is_machine:
-        app.console.document(summary)
+        ids = {**asked.ids, "output_dir": str(asked.shown)}
+        archive = asked.ids.get("resource", "archive") if is_archive else ""
+        app.console.document(summary(report, watched, archive=archive, **ids))
     else:
         print_report(report, app.console)
-        app.console.say(f"in {options.out / folder}")
+        if report.dry_run:
+            app.console.say(f"{watched.files} files would be written")
+        elif not watched.items:
+            app.console.say("nothing of it is selected, or it holds no file")
+        app.console.say(f"in {asked.shown}")
+    if is_archive and any(one.error_kind == "conflict" for one in report.problems):
+        return Conflict.exit_code
     return report.exit_code
 
 
-def check_folder(out: Path) -> None:
+def _of_session(
+    found: Session,
+    narrow: Narrow,
+    manner: Manner,
+    *,
+    extract: bool,
+    name: str | None,
+    scans: tuple[str, ...] = (),
+) -> Errand:
+    from xnatctl.engine.types import Rule, Selection
+    from xnatctl.model import Ref
+    from xnatctl.routes import Folder, Zip
+
+    label = name or found.label
+    rules = narrow.rules() + ((Rule("scan", scans),) if scans else ())
+    levels = narrow.levels()
+    selection = Selection(
+        Ref(found.project, found.subject, found.label, found.id), rules=rules, levels=levels
+    )
+
+    def place(unit: Unit, key: str) -> str:
+        return f"{label}/{key}"
+
+    into: Folder | Zip = Folder(manner.out, place, manner.verify)
+    if not extract:
+        into = Zip(manner.out / label / "scans.zip", place, manner.verify)
+    ids = {"session_id": found.id, "project": found.project}
+    return Errand(selection, into, manner.out / label, ids)
+
+
+def below_subject(unit: Unit, key: str) -> str:
+    """SUBJECT/LABEL/… for a session, SUBJECT/resources/… for the subject's own."""
+    subject = unit.ref.subject or ""
+    return f"{subject}/{unit.label}/{key}" if unit.ref.session else f"{subject}/{key}"
+
+
+def in_resource(unit: Unit, key: str) -> str:
+    """The path of a file inside its resource."""
+    return key.partition("/files/")[2]
+
+
+async def _check_scans(xnat: Xnat, session: Session, wanted: tuple[str, ...]) -> None:
+    """Every name has to mean a scan. Raises NotFound for the first that means none."""
+    scans = await xnat.list_scans(session.id)
+    names = [name for one in scans for name in (one.id, one.type)]
+    for pattern in wanted:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            known = ", ".join(f"{one.id} ({one.type})" if one.type else one.id for one in scans)
+            raise NotFound(
+                f"no scan {pattern} in session {session.label}",
+                why=f"its scans are {known or 'none'}",
+            )
+
+
+async def _resource_owner(
+    app: App,
+    xnat: Xnat,
+    *,
+    session: str | None,
+    project: str | None,
+    subject: str | None,
+    scan: str | None,
+    assessor: str | None,
+    reconstruction: str | None,
+    side: Any,
+) -> Ref:
+    """What the resource hangs on. Raises UsageError, NotFound."""
+    from xnatctl.model import Ref
+
+    below = [one for one in (scan, assessor, reconstruction) if one is not None]
+    if len(below) > 1:
+        raise UsageError("--scan, --assessor and --reconstruction exclude each other")
+    if session is None:
+        if below:
+            raise UsageError("a scan or an assessor needs its session", hint="name it before LABEL")
+        return Ref(app.project(project), subject=subject)
+    found = await find_session(app, xnat, session, project=project, subject=subject)
+    ref = Ref(found.project, found.subject, session=found.label, session_id=found.id)
+    if scan is not None:
+        return ref.at("scans", scan)
+    if assessor is not None:
+        return ref.at("assessors", assessor, side)
+    if reconstruction is not None:
+        return ref.at("reconstructions", reconstruction, side)
+    return ref
+
+
+def check_folder(out: Path, *, dry_run: bool = False) -> None:
     """Refuse a target that cannot be a folder before anything is asked of the server."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        if not dry_run or out.exists():
+            out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LocalFault(
             f"{out} cannot be used as a folder",
             why=error.strerror or str(error),
             hint="name another one with --out",
         ) from error
-
-
-def _rules(options: DownloadOptions) -> tuple[Rule, ...]:
-    from xnatctl.engine.types import Rule
-
-    rules = []
-    if options.resources:
-        rules.append(Rule("resource", options.resources))
-    if options.without:
-        rules.append(Rule("resource", options.without, include=False))
-    return tuple(rules)
-
-
-def _summary(report: Report, watched: Watched, seconds: float) -> dict[str, Any]:
-    """The JSON that scripts read; `files` and `bytes` are all that is in place now."""
-    items: dict[str, dict[str, Any]] = {}
-    for one in watched.outcomes:
-        name = _item_name(one.key)
-        row = items.setdefault(name, {"id": name, "status": "success", "error": None})
-        if one.became == "failed":
-            row |= {"status": "failed", "error": one.error}
-    failed = bool(report.units_failed or report.interrupted)
-    some = report.files + report.files_kept
-    return {
-        "operation": "download",
-        "session_id": "",
-        "project": "",
-        "output_dir": "",
-        "source": report.source,
-        "scans": len([name for name in items if not name.startswith("resource:")]),
-        "files": report.files + report.files_kept,
-        "bytes": report.bytes + report.bytes_kept,
-        "duration_seconds": round(seconds, 3),
-        "status": ("partial" if some else "failed") if failed else "success",
-        "items": list(items.values()),
-        "verification": {
-            "matched": report.files + report.files_kept - len(watched.mismatches),
-            "mismatched": watched.mismatches,
-            "missing_local": [],
-            "missing_remote": [],
-            "unverifiable": [],
-            "collisions": [],
-        },
-        "skipped_unsafe_entries": [one.key for one in report.left if one.code == "unsafe-name"],
-        "files_moved": report.files,
-        "bytes_moved": report.bytes,
-        "errors": [one.error for one in report.problems if one.error],
-        "run_id": report.run_id,
-    }
-
-
-def _item_name(key: str) -> str:
-    """The scan's ID, or `resource:LABEL` for what hangs elsewhere."""
-    parts = key.split("/")
-    if parts[0] == "scans":
-        return parts[1]
-    place = parts.index("resources") if "resources" in parts else -1
-    return f"resource:{parts[place + 1]}" if place >= 0 else key

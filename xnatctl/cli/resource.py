@@ -8,7 +8,7 @@ import asyncclick as click
 
 from xnatctl.errors import UsageError
 
-from .group import Group, option
+from .group import Group, Lazy, option
 from .lookup import find_session
 from .options import SELECTION, list_options, project_option, subject_option
 
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from xnatctl.ui.shape import Shape
     from xnatctl.xnat.client import Xnat
 
-resource = Group("resource", help="Resources, the labelled folders of files: list and download.")
+resource = Group(
+    "resource",
+    help="Resources, the labelled folders of files: list and download.",
+    lazy={"download": Lazy("xnatctl.cli.download:resource_download", "Download one, verified.")},
+)
 
 FIELDS = ("label", "format", "file_count", "file_size", "content")
 

@@ -8,7 +8,7 @@ import asyncclick as click
 
 from xnatctl.errors import NotFound
 
-from .group import Group
+from .group import Group, Lazy
 from .lookup import find_session
 from .options import list_options, project_option, session_option, subject_option
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from xnatctl.model import Scan
     from xnatctl.ui.shape import Shape
 
-scan = Group("scan", help="Scans of a session: list and show them.")
+scan = Group(
+    "scan",
+    help="Scans of a session: list, show and download them.",
+    lazy={"download": Lazy("xnatctl.cli.download:scan_download", "Download some, verified.")},
+)
 
 
 @scan.command("list")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import asyncclick as click
 
-from .group import Group
+from .group import Group, Lazy
 from .lookup import missing
 from .options import list_options, project_option
 
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from xnatctl.cli.app import App
     from xnatctl.ui.shape import Shape
 
-subject = Group("subject", help="Subjects of a project: list and show them.")
+subject = Group(
+    "subject",
+    help="Subjects of a project: list, show and download them.",
+    lazy={"download": Lazy("xnatctl.cli.download:subject_download", "Download its sessions.")},
+)
 
 FIRST_SESSIONS = 10
 

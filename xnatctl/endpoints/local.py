@@ -3,6 +3,8 @@
 A file is written beside its place as `.xnatctl-<16 hex>.part`, proven, synced, and renamed; folders
 are synced when a stage is sealed. So a file under its final name is whole, at any moment. Nothing
 is renamed to make room.
+
+A name that this file system cannot hold is left behind and named; everything else arrives.
 """
 
 from __future__ import annotations
@@ -16,14 +18,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, I
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import aiofiles
 import anyio
 import anyio.to_thread
 
 from xnatctl.engine.ports import Chunks, Inventory
-from xnatctl.engine.types import Container, Item, Selection, Stamp, Unit
+from xnatctl.engine.types import Container, Item, Left, Selection, Stamp, Unit
 from xnatctl.errors import LocalFault, NotFound, Vanished
 from xnatctl.model import Ref
 from xnatctl.xnat.parse import digest_of
@@ -35,9 +37,27 @@ from .catalogue import label_of, parse_key
 BLOCK = 1024 * 1024
 BATCH_FILES = 64
 PART_PREFIX, PART_SUFFIX = ".xnatctl-", ".part"
+LOCAL_NAME = "local-name"
+"""The code of a file whose name this file system cannot hold."""
 
 FileStamp = tuple[str, int, int]
 """Path, size in bytes, modification time in nanoseconds."""
+
+
+Place = Callable[[Unit, str], str]
+"""Where below the root the body of a key lies, as a relative path with slashes."""
+
+
+class Written(NamedTuple):
+    """A file as it was written or read: its stamp on disk, MD5, and SHA-256 where that is asked
+    for.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    digest: str
+    sha256: str = ""
 
 
 class Digests(Protocol):
@@ -48,18 +68,26 @@ class Digests(Protocol):
     async def keep_local_digests(self, rows: Iterable[tuple[str, int, int, str]]) -> None: ...
 
 
-def path_below(root: Path, key: str) -> Path:
-    """The path of a key below `root`; refuses what would lie elsewhere or cannot be a file name."""
-    parts = key.split("/")
-    for part in parts:
+def below_unit(unit: Unit, key: str) -> str:
+    """The place of a key in the folder that is named as its unit is."""
+    return f"{unit.key}/{key}"
+
+
+def why_not(place: str) -> str:
+    """Why a relative path cannot be one below a folder of this machine; empty if it can."""
+    for part in place.split("/"):
         if part in ("", ".", "..") or "\0" in part:
-            raise LocalFault(f"{key!r} cannot be a path below {root}")
+            return f"{part!r} cannot be a name here"
         if len(os.fsencode(part)) > 255:
-            raise LocalFault(
-                f"{part[:40]}… cannot be a file name here",
-                why=f"it has {len(os.fsencode(part))} bytes, and 255 are possible",
-            )
-    return root.joinpath(*parts)
+            return f"{part[:40]}… has {len(os.fsencode(part))} bytes, and 255 are possible"
+    return ""
+
+
+def path_below(root: Path, place: str) -> Path:
+    """The path of `place` below `root`; refuses what would lie elsewhere or cannot be a name."""
+    if reason := why_not(place):
+        raise LocalFault(f"{place[:200]!r} cannot be a path below {root}", why=reason)
+    return root.joinpath(*place.split("/"))
 
 
 @contextmanager
@@ -106,7 +134,7 @@ class _Batch:
 
 
 class LocalSink:
-    """Writes units into folders below `root`; `folder` names the one of a unit."""
+    """Writes units into folders below `root`; `place` says where in it the body of a key goes."""
 
     accepts_zip = True
     holds_digests = True
@@ -116,54 +144,58 @@ class LocalSink:
         self,
         root: Path,
         *,
-        folder: Callable[[Unit], str] = lambda unit: unit.key,
+        place: Place = below_unit,
         digests: Digests | None = None,
         reread: bool = False,
+        sha256: bool = False,
     ) -> None:
+        """With `reread` every MD5 is read from the disk, whatever is remembered of it."""
         self.name = f"file://{root.absolute()}"
         self._root = root
-        self._folder = folder
+        self._place = place
         self._digests = digests
         self._reread = reread
+        self._sha256 = sha256
         self._folders: set[Path] = set()
 
     def path(self, unit: Unit, key: str) -> Path:
-        folder = self._folder(unit)
-        return path_below(self._root, f"{folder}/{key}" if folder else key)
+        return path_below(self._root, self._place(unit, key))
 
     def prepare(self, unit: Unit, inventory: Inventory) -> Unit:
-        return unit
+        reasons = {item.key: why_not(self._place(unit, item.key)) for item in unit.items}
+        left = tuple(Left(key, LOCAL_NAME, reason) for key, reason in reasons.items() if reason)
+        items = tuple(item for item in unit.items if not reasons[item.key])
+        return replace(unit, items=items, left=(*unit.left, *left)) if left else unit
 
     async def inventory(self, unit: Unit) -> Inventory:
         """Size and MD5 of what is there of the unit's files; MD5s are read again where unknown."""
         wanted: dict[str, str] = {}
         for item in unit.items:
             for key in [one.key for one in item.members] or [item.key]:
-                wanted[key] = str(self.path(unit, key))
+                if not why_not(self._place(unit, key)):
+                    wanted[key] = str(self.path(unit, key))
         found = await anyio.to_thread.run_sync(_stat_all, wanted)
         known: dict[str, str] = {}
         if self._digests is not None and not self._reread:
             known = await self._digests.local_digests(found.values())
         fresh = [one for one in found.values() if one[0] not in known]
         if fresh:
-            read = await anyio.to_thread.run_sync(_hash_all, fresh)
-            known |= {path: digest for path, _, _, digest in read}
-            if self._digests is not None:
-                await self._digests.keep_local_digests(read)
+            read = await anyio.to_thread.run_sync(_hash_all, fresh, self._sha256)
+            known |= {one.path: one.digest for one in read}
+            await self._keep(read)
         return {key: Stamp(one[1], known.get(one[0], "")) for key, one in found.items()}
 
     async def begin(self, unit: Unit) -> None:
-        folder = self.path(unit, "x").parent
-        with _words(folder):
-            await anyio.to_thread.run_sync(_make_folders, folder)
+        with _words(self._root):
+            await anyio.to_thread.run_sync(_make_folders, self._root)
 
     async def put(self, unit: Unit, item: Item, chunks: Chunks) -> None:
         path = self.path(unit, item.key)
         with _words(path):
             await anyio.to_thread.run_sync(_make_folders, path.parent)
             async with _part(path) as part:
-                digest = await _write_blocks(part, chunks)
-                row = await anyio.to_thread.run_sync(_commit, part, path, digest)
+                hashes = await _write_blocks(part, chunks, _Hashes(self._sha256))
+                row = await anyio.to_thread.run_sync(_commit, part, path, hashes)
         self._folders.add(path.parent)
         await self._keep([row])
 
@@ -198,8 +230,9 @@ class LocalSink:
         with _words(path):
             await anyio.to_thread.run_sync(_make_folders, path.parent)
             async with _part(path) as part:
-                digest = await _write_blocks(part, _rest_of_member(held, events))
-                row = await anyio.to_thread.run_sync(_commit, part, path, digest)
+                rest = _rest_of_member(held, events)
+                hashes = await _write_blocks(part, rest, _Hashes(self._sha256))
+                row = await anyio.to_thread.run_sync(_commit, part, path, hashes)
         self._folders.add(path.parent)
         await self._keep([row])
         return None
@@ -208,13 +241,14 @@ class LocalSink:
         files = batch.take()
         if files:
             with _words(files[0][0]):
-                rows = await anyio.to_thread.run_sync(_write_batch, files)
+                rows = await anyio.to_thread.run_sync(_write_batch, files, self._sha256)
             self._folders.update(path.parent for path, _ in files)
             await self._keep(rows)
 
-    async def _keep(self, rows: list[tuple[str, int, int, str]]) -> None:
+    async def _keep(self, rows: list[Written]) -> None:
+        """Remember what was written or read."""
         if self._digests is not None:
-            await self._digests.keep_local_digests(rows)
+            await self._digests.keep_local_digests([row[:4] for row in rows])
 
     async def seal(self, unit: Unit, stage: int) -> None:
         folders, self._folders = self._folders, set()
@@ -297,21 +331,46 @@ async def _part(path: Path) -> AsyncIterator[Path]:
             part.unlink(missing_ok=True)
 
 
-async def _write_blocks(path: Path, chunks: AsyncIterator[bytes]) -> str:
-    """Write in blocks of 1 MiB, each one hop to a thread; the MD5 of what was written."""
-    md5 = hashlib.md5(usedforsecurity=False)
+class _Hashes:
+    """The digests of one body while it passes."""
+
+    def __init__(self, sha256: bool) -> None:
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._sha256 = hashlib.sha256() if sha256 else None
+
+    def update(self, data: bytes) -> None:
+        self._md5.update(data)
+        if self._sha256 is not None:
+            self._sha256.update(data)
+
+    @property
+    def digest(self) -> str:
+        return self._md5.hexdigest()
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest() if self._sha256 is not None else ""
+
+
+async def _write_blocks(path: Path, chunks: AsyncIterator[bytes], hashes: _Hashes) -> _Hashes:
+    """Write in blocks of 1 MiB, each one hop to a thread."""
     held: list[bytes] = []
     size = 0
-    async with aiofiles.open(path, "xb", buffering=0) as file:
+    with anyio.CancelScope(shield=True):
+        file = await aiofiles.open(path, "xb", buffering=0)
+    try:
         async for chunk in chunks:
-            md5.update(chunk)
+            hashes.update(chunk)
             held.append(chunk)
             size += len(chunk)
             if size >= BLOCK:
                 await _write_all(file, b"".join(held))
                 held, size = [], 0
         await _write_all(file, b"".join(held))
-    return md5.hexdigest()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await file.close()
+    return hashes
 
 
 class _Writable(Protocol):
@@ -373,7 +432,7 @@ def _make_folders(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _commit(part: Path, path: Path, digest: str) -> tuple[str, int, int, str]:
+def _commit(part: Path, path: Path, hashes: _Hashes) -> Written:
     """Sync the part file and give it its name; in this order a crash leaves no short file."""
     handle = os.open(part, os.O_RDONLY)
     try:
@@ -382,18 +441,19 @@ def _commit(part: Path, path: Path, digest: str) -> tuple[str, int, int, str]:
     finally:
         os.close(handle)
     part.replace(path)
-    return str(path), facts.st_size, facts.st_mtime_ns, digest
+    return Written(str(path), facts.st_size, facts.st_mtime_ns, hashes.digest, hashes.sha256)
 
 
-def _write_batch(files: list[tuple[Path, bytes]]) -> list[tuple[str, int, int, str]]:
+def _write_batch(files: list[tuple[Path, bytes]], sha256: bool) -> list[Written]:
     rows = []
     for path, data in files:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}")
         try:
             part.write_bytes(data)
-            digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
-            rows.append(_commit(part, path, digest))
+            hashes = _Hashes(sha256)
+            hashes.update(data)
+            rows.append(_commit(part, path, hashes))
         except OSError:
             part.unlink(missing_ok=True)
             raise
@@ -428,12 +488,14 @@ def _stat_all(paths: dict[str, str]) -> dict[str, FileStamp]:
     return found
 
 
-def _hash_all(files: list[FileStamp]) -> list[tuple[str, int, int, str]]:
+def _hash_all(files: list[FileStamp], sha256: bool = False) -> list[Written]:
     rows = []
     for path, size, mtime_ns in files:
+        hashes = _Hashes(sha256)
         with Path(path).open("rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
-        rows.append((path, size, mtime_ns, digest.hexdigest()))
+            while block := file.read(BLOCK):
+                hashes.update(block)
+        rows.append(Written(path, size, mtime_ns, hashes.digest, hashes.sha256))
     return rows
 
 
@@ -454,6 +516,6 @@ def _read_tree(folder: Path) -> list[tuple[str, int, str]]:
     for path in sorted(folder.rglob("*")):
         key = path.relative_to(folder).as_posix()
         if path.is_file() and not _is_part(path.name):
-            ((_, size, _, digest),) = _hash_all([(str(path), path.stat().st_size, 0)])
-            rows.append((key, size, digest))
+            (row,) = _hash_all([(str(path), path.stat().st_size, 0)])
+            rows.append((key, row.size, row.digest))
     return rows

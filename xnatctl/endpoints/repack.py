@@ -17,6 +17,13 @@ from xnatctl.zipstream import DEFLATED, STORED, Event, MemberData, MemberEnd, Me
 async def as_zip(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
     """The archive of the members in `events`, under the names that these carry."""
     writer = ZipWriter()
+    async for data in members_of(writer, events):
+        yield data
+    yield writer.finish()
+
+
+async def members_of(writer: ZipWriter, events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
+    """The members alone, as they stand in the archive that `writer` writes."""
     wrap: zlib._Compress | None = None
     async for event in events:
         if isinstance(event, MemberStart):
@@ -44,4 +51,3 @@ async def as_zip(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
                 yield rest
             if after := writer.end(event.crc, event.size, None if wrap else event.csize):
                 yield after
-    yield writer.finish()

@@ -54,6 +54,7 @@ class XnatSource:
         name: str = "",
         metadata: bool = True,
         shared_in: SharedIn = "skip",
+        own: bool | None = None,
         relabel: Mapping[str, str] | None = None,
         provenance: Mapping[str, str] | None = None,
         users: bool = False,
@@ -66,6 +67,8 @@ class XnatSource:
         self._target = target
         self._metadata = metadata
         self._shared_in = shared_in
+        # Whether a subject's own files come too where there is no metadata.
+        self._own = metadata if own is None else own
         self._relabel = relabel or {}
         self._provenance = provenance
         self._users = users
@@ -77,6 +80,9 @@ class XnatSource:
         """The project's own things, then each subject's own and its sessions."""
         self._selection = selection
         ref = selection.ref
+        if ref.resource:
+            yield self._unit(str(ref), "resource", ref, ref)
+            return
         if ref.session or ref.session_id:
             session = await self._xnat.resolve_session(
                 ref.session_id or ref.session or "", None if ref.session_id else ref.project
@@ -117,7 +123,7 @@ class XnatSource:
                 and recent(selection, one.date)
             ]
             key = f"subjects/{subject.label}"
-            if self._metadata and (chosen or not narrowed):
+            if self._own and (chosen or not narrowed):
                 yield self._unit(
                     key,
                     "subject",
@@ -126,7 +132,7 @@ class XnatSource:
                     after=(PROJECT,) if selection.ref.subject is None else (),
                 )
             for one in chosen:
-                yield self._session_unit(one, subject.label, (key,) if self._metadata else ())
+                yield self._session_unit(one, subject.label, (key,) if self._own else ())
 
     def _session_unit(self, session: Session, subject: str, after: tuple[str, ...]) -> Unit:
         return self._unit(
@@ -156,13 +162,15 @@ class XnatSource:
         after: tuple[str, ...] = (),
         facts: Mapping[str, str] | None = None,
     ) -> Unit:
-        label = ref.session or ref.subject or ref.project
+        label = ref.resource or ref.session or ref.subject or ref.project
         return Unit(key, kind, ref, target, label, after, facts=facts or {})  # type: ignore[arg-type]
 
     # --- one unit in full ----------------------------------------------------------------------
 
     async def describe(self, unit: Unit) -> Unit:
         try:
+            if unit.kind == "resource":
+                return self._filled(unit, [], Catalogue(await self._xnat.list_files(unit.ref)), ())
             if unit.key == SETTINGS:
                 return await self._describe_settings(unit)
             if unit.kind == "project":
@@ -195,7 +203,7 @@ class XnatSource:
             digest=metadata.fingerprint(xml),
             stage=0,
         )
-        documents = [document, *_shares(unit, detail.shares, "")]
+        documents = [document, *_shares(unit, detail.shares, "")] if self._metadata else []
         return self._filled(unit, documents, catalogue, detail.resources)
 
     def _origin(self, unit: Unit, detail: SessionDetail) -> str:
@@ -371,7 +379,7 @@ class XnatSource:
         where = level or ("own" if unit.kind in ("session", "experiment") else unit.kind)
         within = unit.facts.get("xsi_type", "")
         wanted = self._selection
-        if (level or "own") not in wanted.levels:
+        if not {level or "own", where} & wanted.levels:
             return False
         if not selects(wanted, "resource", label, level=where, within=within):
             return False
