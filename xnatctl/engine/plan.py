@@ -99,7 +99,12 @@ def settle(unit: Unit, inventory: Mapping[str, Stamp], *, policy: OnConflict, ou
         return unit
     expecting = {key for item in unit.items for key in expected(item)}
     expecting |= {member.key for item in unit.items for member in item.members}
-    extra = [key for key in inventory if "/files/" in key and key not in expecting]
+    whole = {item.key for item in unit.items if item.kind == "import"}
+    extra = [
+        key
+        for key in inventory
+        if "/files/" in key and key not in expecting and key.partition("/files/")[0] not in whole
+    ]
     differing = [item for item in unit.items if item.verdict is Verdict.CONFLICT]
     if extra and ours:
         notes = (*unit.notes, f"{len(extra)} files are only at the destination: {extra[0]}")
