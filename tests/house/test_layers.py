@@ -38,7 +38,8 @@ ALLOWED: dict[str, set[str]] = {
     "routes": LEAVES | {"endpoints", "engine", "retry", "xnat"},
     "cluster": LEAVES | {"engine", "routes"},
     "ui": LEAVES | {"engine.events", "engine.types"},
-    "cli": LEAVES | {"_version", "config", "credentials", "engine", "retry", "routes", "ui", "xnat"},
+    "cli": LEAVES
+    | {"_version", "config", "credentials", "engine", "retry", "routes", "ui", "xnat"},
     "sandbox": set(),
 }
 
