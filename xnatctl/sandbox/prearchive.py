@@ -101,8 +101,8 @@ class Prearchive:
         found = []
         for row in rows:
             options = msgspec.json.decode(row[13], type=dict[str, str])
-            values: list[Any] = [*row[:13], options, row[14], msgspec.json.decode(row[15])]
-            found.append(Entry(*values))
+            columns: list[Any] = [*row[:13], options, row[14], msgspec.json.decode(row[15])]
+            found.append(Entry(*columns))
         return found
 
     def get(self, number: int) -> Entry | None:

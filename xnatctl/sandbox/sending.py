@@ -65,11 +65,16 @@ class Outlet:
         self.writer = writer
         self.counters = call.sandbox.counters
 
-    async def write(self, data: bytes | memoryview) -> None:
-        """Send bytes; waits while the client reads slower than we write."""
+    async def write(
+        self, data: bytes | memoryview, *, before: bytes = b"", after: bytes = b""
+    ) -> None:
+        """Send bytes of a body, with the framing around them.
+
+        Waits while the client reads slower than we write.
+        """
         if self.transport.is_closing():
             raise ConnectionResetError("the client is gone")
-        self.transport.write(data)
+        self.transport.write(b"".join((before, data, after)) if before or after else data)
         self.counters.sent(len(data))
         await self.writer.drain()
 
@@ -113,14 +118,14 @@ class _Chunked:
     async def flush(self) -> None:
         if self.pending:
             data, self.pending = bytes(self.pending), bytearray()
-            await self.outlet.write(b"%x\r\n%b\r\n" % (len(data), data))
+            await self.outlet.write(data, before=b"%x\r\n" % len(data), after=b"\r\n")
 
     async def body(self, body: Body) -> None:
         """One chunk holding what is pending and the whole body."""
         head, self.pending = bytes(self.pending), bytearray()
-        await self.outlet.write(b"%x\r\n%b" % (len(head) + body.size, head))
+        await self.outlet.write(head, before=b"%x\r\n" % (len(head) + body.size))
         await self.outlet.body(body)
-        await self.outlet.write(b"\r\n")
+        await self.outlet.write(b"", after=b"\r\n")
         self.offset += body.size
 
 
@@ -154,6 +159,7 @@ async def send_file(call: Call, body: Body) -> web.StreamResponse:
         return web.Response(body=body.read(), headers=headers)
     response = web.StreamResponse(headers=headers)
     response.content_length = body.size
+    call.sandbox.cookies(response, call.session)
     outlet = await _start(call, response)
     if call.request.method != "HEAD":
         await outlet.body(body)
@@ -184,6 +190,7 @@ async def send_archive(
         }
     )
     response.enable_chunked_encoding()
+    call.sandbox.cookies(response, call.session)
     out = _Chunked(await _start(call, response))
 
     def all_bodies() -> Iterable[Body]:

@@ -25,12 +25,13 @@ from urllib.parse import unquote_plus
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from . import archive, importing, prearchive_api, site
+from . import archive, faults, importing, prearchive_api, site, window
 from .accounts import GUEST, Accounts, User
 from .archiving import Wish
 from .bodies import safe_path, safe_segment
 from .counters import Counters
 from .database import SandboxError
+from .faults import Fault, Faults, FaultyOutlet, spoils_answer
 from .prearchive import Prearchive
 from .sending import Outlet
 from .settings import Settings
@@ -61,6 +62,7 @@ class Sandbox:
         )
         self.accounts = Accounts(self.store, self.settings)
         self.counters = Counters()
+        self.faults = Faults()
         self.prearchive = Prearchive(self.store, self.settings)
         self.prearchive.recover()
         self.locks: set[str] = set()
@@ -123,11 +125,11 @@ class Sandbox:
 
     def outlet(self, call: Call, writer: AbstractStreamWriter) -> Outlet:
         """The way to the client's socket for a large answer."""
-        return Outlet(call, writer)
+        return FaultyOutlet(call, writer) if spoils_answer(call) else Outlet(call, writer)
 
     def short_archive(self, call: Call) -> int:
         """How many members an archive is to lack."""
-        return 0
+        return sum(fault.at or 1 for fault in call.faults if fault.kind == "short-archive")
 
     def workflow(
         self, item: Item, project: str, pipeline: str, status: str, login: str, details: str = ""
@@ -198,19 +200,34 @@ class Sandbox:
             try:
                 path = self._path(request)
                 api = path[0] if path else ""
+                drawn = self._faults_for(request, path)
+                if drawn:
+                    await faults.before(self, request, drawn)
                 call = self._call(request, path)
+                call.faults = drawn
                 try:
-                    answer = await self._route(call)
+                    answer = await self._spoiled(call) if drawn else await self._route(call)
                 finally:
                     seen.route = call.route or f"/{api}/?"
                     self.counters.received(call.received)
-                self._cookies(answer, call.session)
+                self.cookies(answer, call.session)
             except Refusal as refusal:
                 answer = error(refusal, api=api)
             seen.status = answer.status
             if isinstance(answer, web.Response) and answer.body is not None:
                 self.counters.sent(answer.content_length or 0)
             return answer
+
+    async def _spoiled(self, call: Call) -> web.StreamResponse:
+        if any(fault.kind == "login-page" for fault in call.faults):
+            return text(LOGIN_PAGE, media="text/html")
+        return await faults.after(call, await self._route(faults.as_guest(call)))
+
+    def _faults_for(self, request: web.BaseRequest, path: list[str]) -> list[Fault]:
+        if not self.faults.armed() or path[:1] == ["sandbox"]:
+            return []
+        query = unquote_plus(request.raw_path.partition("?")[2])
+        return self.faults.drawn(request.method, "/" + "/".join(path), query)
 
     def _path(self, request: web.BaseRequest) -> list[str]:
         raw = request.raw_path if request.raw_path.startswith("/") else request.rel_url.raw_path
@@ -275,8 +292,9 @@ class Sandbox:
             return True
         return path[:1] in (["app"], ["sandbox"], ["schemas"], [""])
 
-    def _cookies(self, answer: web.StreamResponse, session: str) -> None:
-        if answer.prepared:
+    def cookies(self, answer: web.StreamResponse, session: str) -> None:
+        """Set the session's cookies on an answer that has not been begun."""
+        if answer.prepared or "Set-Cookie" in answer.headers:
             return
         path = self.settings.context or "/"
         answer.headers.add("Set-Cookie", f"JSESSIONID={session}; Path={path}; HttpOnly")
@@ -302,6 +320,8 @@ class Sandbox:
             return await site.data(call)
         if head == "xapi":
             return await site.xapi(call)
+        if head == "sandbox":
+            return await window.handle(call)
         if path[:3] == ["app", "template", "Login.vm"]:
             call.route = "/app/template/Login.vm"
             return text(LOGIN_PAGE, media="text/html")

@@ -547,20 +547,24 @@ class Store:
         item: Item,
         *,
         element: ET.Element | None = None,
+        fields: Mapping[str, str] | None = None,
         status: str | None = None,
         replace: bool = False,
     ) -> Item:
-        """Store a new own document and/or status; catalog entries in it change resources.
+        """Store a new own document, fields of it, or a status; catalog entries change resources.
 
         With `replace`, resources that the document does not name are dropped.
         """
+        if fields:
+            base = item.doc if element is None else element
+            element = self._document(item.kind, base, fields, item.xsi)
         if element is not None:
             self._store_entries(item, element, replace=replace)
-            doc, fields = self._split(item.kind, element)
+            doc, flat = self._split(item.kind, element)
             xsi = KIND_TYPES.get(item.kind) or documents.xsi_of(element)
             self.db.execute(
                 "UPDATE items SET doc=?, fields=?, xsi=?, modified=? WHERE id=?",
-                (doc, fields, xsi, now(), item.id),
+                (doc, flat, xsi, now(), item.id),
             )
         if status is not None:
             self.db.execute("UPDATE items SET status=? WHERE id=?", (status, item.id))

@@ -26,6 +26,7 @@ from .store import Store
 
 if TYPE_CHECKING:
     from .accounts import Accounts, User
+    from .faults import Fault
     from .server import Sandbox
 
 _FALSE = {"false", "0"}
@@ -58,6 +59,7 @@ class Call:
     begun: bool = False
     received: int = 0
     notes: dict[str, str] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
 
     @property
     def store(self) -> Store:
@@ -114,6 +116,16 @@ class Call:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The request's body as it arrives. A cut body raises the client's connection error."""
+        if self.faults:
+            from .faults import incoming
+
+            async for chunk in incoming(self, self._arriving()):
+                yield chunk
+            return
+        async for chunk in self._arriving():
+            yield chunk
+
+    async def _arriving(self) -> AsyncIterator[bytes]:
         await self.begin()
         while True:
             chunk = await self.request.content.readany()
