@@ -42,7 +42,7 @@ def parse_rows(body: bytes, where: str) -> list[Row]:
     """The rows of a table with their keys as sent; absent cells are empty strings."""
     try:
         reply = msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadReply(f"{where} did not answer with a table", why=str(error)) from error
     table = reply.get("ResultSet") if isinstance(reply, dict) else None
     result = table.get("Result") if isinstance(table, dict) else None
@@ -143,13 +143,13 @@ def parse_resource(row: Row, ref: Ref) -> Resource:
 
 class _FileRow(msgspec.Struct):
     URI: str
-    Name: str = ""
+    Name: str | None = ""
     Size: str | int | None = ""
-    collection: str = ""
-    file_tags: str = ""
-    file_format: str = ""
-    file_content: str = ""
-    cat_ID: str | int = ""
+    collection: str | None = ""
+    file_tags: str | None = ""
+    file_format: str | None = ""
+    file_content: str | None = ""
+    cat_ID: str | int | None = ""
     digest: str | None = ""
 
 
@@ -170,30 +170,43 @@ def parse_files(body: bytes, where: str) -> list[File]:
     """
     try:
         rows = _FILES.decode(body).ResultSet.Result
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadReply(f"{where} did not answer with a list of files", why=str(error)) from error
     return [_parse_file(row) for row in rows]
 
 
+_IN_RESOURCE = re.compile(r"/resources/[^/]+/files/")
+
+
 def _parse_file(row: _FileRow) -> File:
-    head, found, path = row.URI.partition("/files/")
+    name = row.Name or ""
+    head, found, path = _split_uri(row.URI)
     if not found:
-        path = row.Name
+        path = name
     # XNAT does not say whether it encoded the URI. The name in the same row decides; a name that
     # holds a percent sign itself stays as it is.
-    if "%" in path and not path.endswith(row.Name) and unquote(path).endswith(row.Name):
+    if "%" in path and not path.endswith(name) and unquote(path).endswith(name):
         path = unquote(path)
     return File(
         path=path,
-        size=_int(str(row.Size)) if row.Size not in (None, "") else None,
+        size=_int(str(row.Size)),
         digest=(row.digest or "").lower(),
         uri=row.URI,
-        resource_id=str(row.cat_ID) or head.rpartition("/")[2],
-        resource=row.collection,
-        format=row.file_format,
-        content=row.file_content,
-        tags=row.file_tags,
+        resource_id=str(row.cat_ID or "") or head.rpartition("/")[2],
+        resource=row.collection or "",
+        format=row.file_format or "",
+        content=row.file_content or "",
+        tags=row.file_tags or "",
     )
+
+
+def _split_uri(uri: str) -> tuple[str, str, str]:
+    """What stands before and behind `/files/`: behind a resource, since a project, a subject or a
+    resource may be called `files` too.
+    """
+    if found := _IN_RESOURCE.search(uri):
+        return uri[: found.end() - len("/files/")], "/files/", uri[found.end() :]
+    return uri.partition("/files/")
 
 
 _PLACE = re.compile(
@@ -366,10 +379,12 @@ def _child(node: Element, name: str) -> str:
 
 
 def _int(text: str) -> int | None:
+    """A count or a size, which XNAT may write as `1.5E3`; None for what is neither."""
     try:
-        return int(float(text))
-    except ValueError:
+        number = int(text) if text.isdecimal() else int(float(text))
+    except (ValueError, OverflowError):
         return None
+    return number if number >= 0 else None
 
 
 def _text(value: object) -> str:

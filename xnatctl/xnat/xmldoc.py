@@ -7,7 +7,6 @@ collected while reading and put back on the root.
 
 from __future__ import annotations
 
-import io
 import re
 from xml.etree import ElementTree
 
@@ -28,25 +27,38 @@ def parse_xml(body: bytes, where: str) -> Element:
     return _parse(body, where)[0]
 
 
+class _Builder(ElementTree.TreeBuilder):
+    """Builds the tree, collects the namespaces, and stops at a DOCTYPE wherever it stands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.namespaces: dict[str, str] = {}
+
+    def start_ns(self, prefix: str, uri: str) -> None:
+        self.namespaces.setdefault(prefix, uri)
+
+    def doctype(self, name: str, pubid: str, system: str) -> None:
+        raise _Doctype
+
+
+class _Doctype(Exception):
+    pass
+
+
 def _parse(body: bytes, where: str) -> tuple[Element, dict[str, str]]:
     if len(body) > MAX_XML:
         raise BadReply(f"{where} answered {len(body)} bytes of XML, more than any item has")
-    if b"<!DOCTYPE" in body[:4096] or b"<!ENTITY" in body:
-        raise BadReply(f"{where} answered XML with a DOCTYPE, which is refused")
-    namespaces: dict[str, str] = {}
-    root: Element | None = None
+    builder = _Builder()
+    parser = ElementTree.XMLParser(target=builder)
     try:
-        for event, value in ElementTree.iterparse(io.BytesIO(body), ("start-ns", "start")):
-            if event == "start-ns":
-                prefix, uri = value
-                namespaces.setdefault(prefix, uri)
-            elif root is None:
-                root = value
-    except ElementTree.ParseError as error:
+        parser.feed(body)
+        root = parser.close()
+    except _Doctype:
+        raise BadReply(f"{where} answered XML with a DOCTYPE, which is refused") from None
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        # The latter two are for encodings that nobody knows.
         raise BadReply(f"{where} answered XML that cannot be read", why=str(error)) from error
-    if root is None:
-        raise BadReply(f"{where} answered an empty document")
-    return root, namespaces
+    return root, builder.namespaces
 
 
 class Document:
