@@ -171,9 +171,7 @@ class Accounts:
 
     def open(self, user: User) -> str | None:
         """A new session's id; None when the user holds as many as allowed."""
-        now = time.monotonic()
-        held = sum(s.user == user.login and s.ends > now for s in self.sessions.values())
-        if held >= self.settings.max_sessions:
+        if self.held(user.login) >= self.settings.max_sessions:
             return None
         self.logins += not user.guest
         return self.open_anonymous() if user.guest else self._open(user.login)
@@ -197,6 +195,11 @@ class Accounts:
             return None
         session.ends = time.monotonic() + self.settings.session_timeout_s
         return GUEST if session.user == "guest" else self.user(session.user)
+
+    def held(self, login: str) -> int:
+        """How many living sessions a user holds."""
+        now = time.monotonic()
+        return sum(s.user == login and s.ends > now for s in self.sessions.values())
 
     def end(self, ident: str) -> None:
         """Forget a session."""

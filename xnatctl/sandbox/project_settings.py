@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from . import listing
+from . import listing, site
 from .accounts import DELETE, EDIT, GROUP_NAMES, READ, ROLES
 from .routing import Place
 from .store import Item
@@ -37,6 +37,8 @@ async def handle(call: Call, place: Place) -> web.StreamResponse | None:
         "users",
         "groups",
         "pars",
+        "config",
+        "pipelines",
         "scan_types",
         "investigators",
     ):
@@ -51,6 +53,11 @@ async def handle(call: Call, place: Place) -> web.StreamResponse | None:
             for role, shown in GROUP_NAMES.items()
         ]
         return table(call, ("id", "displayname", "tag"), rows)
+    if name == "config":
+        return await site.config(call, _project(call, place, READ), place.rest[1:])
+    if name == "pipelines":
+        _project(call, place, DELETE)
+        return table(call, ("name", "description"), [])
     if name == "pars":
         return table(call, ("par_id", "proj_id", "level", "create_date"), [])
     if name == "scan_types":

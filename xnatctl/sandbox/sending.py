@@ -12,6 +12,7 @@ is an outlet of another kind (`faults.py`), which sees every byte.
 from __future__ import annotations
 
 import asyncio
+import io
 import tarfile
 import time
 import zlib
@@ -46,6 +47,12 @@ class Body:
     def present(self) -> bool:
         """Whether the bytes are there to be sent."""
         return isinstance(self.source, Generated) or self.source.is_file()
+
+    def open(self) -> BinaryIO:
+        """The bytes as a file that is open for reading."""
+        if isinstance(self.source, Generated):
+            return io.BytesIO(self.read())
+        return self.source.open("rb")
 
     def read(self) -> bytes:
         """The bytes whole; for small bodies."""

@@ -25,7 +25,7 @@ from urllib.parse import unquote_plus
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from . import archive, faults, importing, prearchive_api, site, window
+from . import archive, faults, importing, prearchive_api, schemas, site, window, xapi
 from .accounts import GUEST, Accounts, User
 from .archiving import Wish
 from .bodies import safe_path, safe_segment
@@ -36,7 +36,7 @@ from .prearchive import Prearchive
 from .sending import Outlet
 from .settings import Settings
 from .store import Item, Store, now
-from .web import Call, Refusal, empty, error, segments, text
+from .web import Call, Refusal, csrf_token, empty, error, segments, text
 
 BROWSERS = re.compile(r".*(Mozilla|AppleWebKit|MSIE|Opera).*")
 LOGIN_PAGE = (
@@ -66,6 +66,7 @@ class Sandbox:
         self.prearchive = Prearchive(self.store, self.settings)
         self.prearchive.recover()
         self.locks: set[str] = set()
+        self.downloads: dict[str, tuple[str, dict[str, Any]]] = {}
         self.messages: dict[str, list[tuple[str, str]]] = {}
         self.started = time.time()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -240,10 +241,7 @@ class Sandbox:
 
     def _call(self, request: web.BaseRequest, path: list[str]) -> Call:
         query = request.raw_path.partition("?")[2].partition("#")[0]
-        params = [
-            (unquote_plus(key), unquote_plus(value))
-            for key, _, value in (pair.partition("=") for pair in query.split("&") if pair)
-        ]
+        params = [parameter(pair) for pair in query.split("&") if pair]
         user, session = self._login(request, path)
         return Call(request, self, path, params, user, session)
 
@@ -319,7 +317,9 @@ class Sandbox:
                 return await importing.run(call)
             return await site.data(call)
         if head == "xapi":
-            return await site.xapi(call)
+            return await xapi.handle(call)
+        if head == "schemas":
+            return schemas.schema([part for part in path[1:] if part])
         if head == "sandbox":
             return await window.handle(call)
         if path[:3] == ["app", "template", "Login.vm"]:
@@ -338,11 +338,6 @@ class Sandbox:
             return
         if call.param("XNAT_CSRF") != csrf_token(call.session):
             raise Refusal(500, "InvalidCsrfException: CSRF token is missing or wrong")
-
-
-def csrf_token(session: str) -> str:
-    """The CSRF token of a session."""
-    return session[::-1].lower()
 
 
 def _basic(header: str) -> tuple[str, str]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, unquote_plus
 from xml.sax.saxutils import escape as xml_escape
 
 import msgspec
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .faults import Fault
     from .server import Sandbox
 
+_BRACKETED = re.compile(r"([^=]*(?:\[|%5[Bb]).*?(?:\]|%5[Dd])[^=]*)=(.*)$", re.S)
 _FALSE = {"false", "0"}
 _ENTITIES = {"'": "&apos;", '"': "&quot;"}
 
@@ -191,6 +193,16 @@ class Call:
         return found
 
 
+def parameter(pair: str) -> tuple[str, str]:
+    """Key and value of a query's part; an equals sign inside brackets belongs to the key.
+
+    `fields/field[name=cohort]/field=A` is sent literally by some clients, encoded by others.
+    """
+    match = _BRACKETED.match(pair)
+    key, value = match.groups() if match else pair.partition("=")[::2]
+    return unquote_plus(key), unquote_plus(value)
+
+
 def segments(raw_path: str) -> list[str]:
     """The decoded segments of a request path.
 
@@ -307,6 +319,11 @@ def _html(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
         for row in rows
     )
     return f"<html><body><table><tr>{head}</tr>{body}</table></body></html>"
+
+
+def csrf_token(session: str) -> str:
+    """The CSRF token of a session."""
+    return session[::-1].lower()
 
 
 async def pause(seconds: float) -> None:
