@@ -32,14 +32,15 @@ ALLOWED: dict[str, set[str]] = {
     "credentials": LEAVES | {"config"},
     "transport": LEAVES | {"retry", "_version"},
     "zipstream": {"errors"},
+    "dicom": {"errors"},
     "xnat": LEAVES | {"transport"},
     "engine": LEAVES | {"retry", "zipstream"},
-    "endpoints": LEAVES | {"engine", "retry", "xnat", "zipstream"},
+    "endpoints": LEAVES | {"dicom", "engine", "retry", "xnat", "zipstream"},
     "routes": LEAVES | {"endpoints", "engine", "retry", "xnat"},
     "cluster": LEAVES | {"engine", "routes"},
     "ui": LEAVES | {"engine.events", "engine.types"},
     "cli": LEAVES
-    | {"_version", "config", "credentials", "engine", "retry", "routes", "ui", "xnat"},
+    | {"_version", "config", "credentials", "dicom", "engine", "retry", "routes", "ui", "xnat"},
     "sandbox": set(),
 }
 
@@ -50,7 +51,7 @@ FILES: dict[str, set[str]] = {
 }
 
 # Endpoints are leaves: these pairs are the only ties between two of them.
-ENDPOINTS_SHARE = {"catalogue", "repack"}
+ENDPOINTS_SHARE = {"catalogue", "repack", "manifest"}
 ENDPOINTS_WRAP = {("prearchive", "archive"), ("zipped", "local"), ("bundle", "local")}
 
 # Libraries that only some rooms may touch.

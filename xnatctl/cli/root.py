@@ -34,6 +34,7 @@ COMMANDS = {
     "scan": Lazy(f"{_AT}.scan:scan", "Scans of a session.", INSPECT),
     "whoami": Lazy(f"{_AT}.auth:whoami", "Show who you are at the server.", SERVER),
     "health": Lazy(f"{_AT}.auth:health", "Check that the server answers.", SERVER),
+    "dicom": Lazy(f"{_AT}.dicom:dicom", "DICOM files: inspect, change, anonymize.", INSPECT),
     "auth": Lazy(f"{_AT}.auth:auth", "Log in and out.", SETUP),
     "config": Lazy(f"{_AT}.config:config", "Profiles: named servers.", SETUP),
     "sandbox": Lazy(f"{_AT}.sandbox:sandbox", "A practice server on this machine.", SETUP),
