@@ -85,7 +85,7 @@ def wait_for(process: subprocess.Popen[str], events: Path, event: str, count: in
 def test_a_killed_transfer_is_finished_by_the_same_command_and_nothing_doubles(
     servers: Servers, mode: str, moment: tuple[str, int]
 ) -> None:
-    here, there, folder = servers
+    _here, _there, folder = servers
     first = start(servers, "--dicom", mode, events=folder / "1.jsonl")
     wait_for(first, folder / "1.jsonl", *moment)
     first.kill()

@@ -47,10 +47,6 @@ FILES = {
 SMALL = {f"u1/R/{number:03}": f"body {number}".encode() for number in range(20)}
 
 
-REPAIR = pytest.mark.xfail(strict=True, reason="a mismatch is reported, not yet repaired")
-VANISHED = pytest.mark.xfail(strict=True, reason="a listed file that is gone fails its item")
-
-
 def bench(
     tmp_path: Path,
     files: dict[str, bytes] | None = None,
@@ -338,7 +334,6 @@ async def test_an_archive_that_always_lacks_a_file_is_given_up_for_its_files(
     assert pair.source.opened[-1] == "R/files/007"
 
 
-@REPAIR
 async def test_what_arrived_damaged_behind_a_good_answer_is_found_and_sent_again(
     tmp_path: Path,
 ) -> None:
@@ -416,7 +411,6 @@ async def test_what_stays_damaged_ends_as_a_mismatch_that_is_named(tmp_path: Pat
     assert failed.error_kind == "mismatch"
 
 
-@REPAIR
 async def test_a_mismatch_of_one_run_is_repaired_by_the_next(tmp_path: Path) -> None:
     pair = bench(tmp_path)
     pair.sink.spoil = {"R/files/a": [b"short"] * 10}
@@ -527,7 +521,6 @@ async def test_a_unit_that_vanished_is_left_and_says_so(
     assert pair.arrived == {"u2/R/d": FILES["u2/R/d"]}
 
 
-@VANISHED
 @pytest.mark.parametrize(("accept", "code"), [(set(), 1), ({"vanished"}, 0)])
 async def test_a_listed_file_that_cannot_be_read_is_left_and_says_so(
     tmp_path: Path, accept: set[str], code: int
@@ -541,7 +534,6 @@ async def test_a_listed_file_that_cannot_be_read_is_left_and_says_so(
     assert pair.arrived == {path: body for path, body in FILES.items() if path != "u1/R/a"}
 
 
-@VANISHED
 async def test_a_file_of_an_archive_that_cannot_be_read_is_left_and_the_others_arrive(
     tmp_path: Path,
 ) -> None:

@@ -53,8 +53,8 @@ from .events import (
     UnitPlanned,
 )
 from .limits import Limits
-from .plan import OnConflict, decide, pack, remaining, settle, signature
-from .ports import Dispatcher, Sink, Source
+from .plan import OnConflict, decide, expected, pack, remaining, same, settle, signature
+from .ports import Dispatcher, Inventory, Sink, Source
 from .report import Account, summary
 from .state import Pair, StateStore
 from .types import (
@@ -65,6 +65,7 @@ from .types import (
     Outcome,
     Report,
     Selection,
+    Stamp,
     Unit,
     UnitOutcome,
     Verdict,
@@ -273,6 +274,8 @@ class UnitRun:
         self._started = time.monotonic()
         self._outcomes: list[Outcome] = []
         self._left: list[Left] = []
+        self._gone: set[str] = set()
+        self._wrong: dict[str, Stamp] = {}
         self.is_founded = False
         """Whether it exists at the sink, so that what depends on it can go on."""
 
@@ -283,6 +286,8 @@ class UnitRun:
             except Replan as learned:
                 self._run.bus.emit(Note(f"{self._unit.key}: {learned}"))
                 self._outcomes.clear()
+                self._left.clear()
+                self._gone.clear()
         raise Conflict(f"{self._unit.key} could not be planned: the destination keeps changing")
 
     async def _run_once(self) -> UnitOutcome:
@@ -320,7 +325,7 @@ class UnitRun:
         await run.state.mark_unit(run.pair, unit.key, run=run.id, status="begun")
         try:
             failed = await self._move(planned)
-            mismatches = await self._verify(planned, failed)
+            mismatches = await self._verify(planned)
         except BaseException:
             await self._abandon(planned)
             await self._record(planned, "failed")
@@ -399,12 +404,9 @@ class UnitRun:
                 if attempt > 1:
                     todo = await self._reconcile(unit, todo, split=attempt > SPLIT_AFTER)
                 while todo:
-                    await self._once(unit, todo[0], moved)
+                    await self._once_or_left(unit, todo[0], moved)
                     todo.pop(0)
                 return self._done(item, attempt, started)
-            except LeftBehind as error:
-                self._left.append(Left(item.key, error.code, error.message))
-                return Outcome(item.key, "left", files=item.files, error=error.message)
             except XnatctlError as error:
                 if isinstance(error, LocalFault):
                     raise
@@ -429,9 +431,17 @@ class UnitRun:
         """What is still missing after a failed attempt: its answer may have been lost, not its
         work.
         """
-        async with self._run.limits.sink.slot():
-            inventory = await self._run.sink.inventory(unit)
+        inventory = await self._listed(unit)
         return [rest for one in todo for rest in remaining(one, inventory, split=split)]
+
+    async def _once_or_left(self, unit: Unit, item: Item, moved: _Meter) -> None:
+        """Move it, unless it is gone at the source or the sink cannot hold it: then say so."""
+        try:
+            await self._once(unit, item, moved)
+        except (LeftBehind, Vanished) as error:
+            code = error.code if isinstance(error, LeftBehind) else "vanished"
+            self._left.append(Left(item.key, code, _words(error)))
+            self._gone.update(expected(item) or [item.key])
 
     async def _once(self, unit: Unit, item: Item, moved: _Meter) -> None:
         limits = self._run.limits
@@ -445,11 +455,12 @@ class UnitRun:
             await copy_item(self._run.source, self._run.sink, unit, item, count)
 
     def _done(self, item: Item, attempt: int, started: float) -> Outcome:
+        lost = [one for one in (item.members or (item,)) if one.key in self._gone]
         return Outcome(
             key=item.key,
-            became="copied",
-            files=item.files,
-            bytes=item.bytes,
+            became="left" if len(lost) == max(1, len(item.members)) else "copied",
+            files=item.files - (len(lost) if item.files else 0),
+            bytes=item.bytes - sum(one.size or 0 for one in lost),
             attempts=attempt,
             seconds=time.monotonic() - started,
         )
@@ -492,21 +503,38 @@ class UnitRun:
                 run.bus.emit(ItemDone(unit.key, outcome))
             return
 
-    async def _verify(self, unit: Unit, failed: bool) -> list[Mismatch]:
-        """The sink's fresh listing against the source's; failed items are not counted twice."""
-        run = self._run
-        async with run.limits.sink.slot():
-            inventory = await run.sink.inventory(unit)
-        lost = {one.key for one in self._outcomes if one.became in ("failed", "left")}
-        moved = {one.key for one in self._outcomes}
-        checked = [
-            item
-            for item in unit.items
-            if item.key not in lost and (item.verdict is Verdict.KEEP or item.key in moved)
+    async def _verify(self, unit: Unit) -> list[Mismatch]:
+        """The sink's fresh listing against what was read from the source.
+
+        A server may have stored something else behind a good answer: that is sent once more.
+        """
+        inventory = await self._listed(unit)
+        copied = {one.key for one in self._outcomes if one.became == "copied"}
+        again = [
+            rest
+            for item in unit.to_move
+            if item.key in copied and item.kind in ("file", "zip")
+            for rest in remaining(item, inventory)
         ]
-        levels = {item.key: level(item, inventory) for item in checked if item.key in moved}
+        again = [item for item in again if not self._gone.issuperset(expected(item))]
+        if again and not self._run.stop.asked.is_set():
+            self._run.bus.emit(Note(f"{unit.key}: {again[0].key} was not stored as it was sent"))
+            for item in again:
+                await self._item(unit, item)
+            async with self._run.limits.sink.slot():
+                await self._run.sink.seal(unit, 2)
+            inventory = await self._listed(unit)
+        self._wrong = _wrong(unit, inventory)
+        checked = [
+            item for item in unit.items if item.verdict is Verdict.KEEP or item.key in copied
+        ]
+        levels = {item.key: level(item, inventory) for item in checked if item.key in copied}
         self._outcomes = [replace(one, verified=levels.get(one.key, "")) for one in self._outcomes]
-        return compare(checked, inventory)
+        return [one for one in compare(checked, inventory) if one.key not in self._gone]
+
+    async def _listed(self, unit: Unit) -> Inventory:
+        async with self._run.limits.sink.slot():
+            return await self._run.sink.inventory(unit)
 
     async def _abandon(self, unit: Unit) -> None:
         with anyio.move_on_after(20.0, shield=True):
@@ -525,9 +553,12 @@ class UnitRun:
                 rows.append((item.key, item.digest, item.bytes, "failed", one.error))
             elif item.verdict is Verdict.KEEP or (one is not None and one.became == "copied"):
                 if item.kind == "zip":
-                    rows += [(m.key, m.digest, m.size, "done", "") for m in item.members]
+                    there = [m for m in item.members if m.key not in self._gone]
+                    rows += [(m.key, m.digest, m.size, "done", "") for m in there]
                 else:
                     rows.append((item.key, item.digest, item.bytes, "done", ""))
+        # What is there and wrong is ours: a later run may write over it.
+        rows += [(key, one.digest, one.size, "wrong", "") for key, one in self._wrong.items()]
         with anyio.CancelScope(shield=True):
             await run.state.mark_items(run.pair, unit.key, rows)
             await run.state.mark_unit(
@@ -599,6 +630,16 @@ class _Meter:
         if self.total - self._told >= self.STEP:
             self._bus.emit(BytesMoved(self._unit, self._key, self.total - self._told))
             self._told = self.total
+
+
+def _wrong(unit: Unit, inventory: Inventory) -> dict[str, Stamp]:
+    """What this run wrote, or tried to, and the sink lists otherwise."""
+    return {
+        key: there
+        for item in unit.to_move
+        for key, wanted in expected(item).items()
+        if (there := inventory.get(key)) is not None and not same(wanted, there)
+    }
 
 
 def _not_begun(item: Item) -> Outcome:

@@ -183,7 +183,8 @@ class StateStore:
             if row is None:
                 return None
             items = db.execute(
-                "SELECT key, digest FROM item WHERE pair=? AND unit=? AND status='done'",
+                "SELECT key, digest FROM item "
+                "WHERE pair=? AND unit=? AND status IN ('done', 'wrong')",
                 (pair.id, unit),
             )
             return Known(row[0], row[1], json.loads(row[2]), dict(items.fetchall()))
@@ -227,7 +228,11 @@ class StateStore:
     async def mark_items(
         self, pair: Pair, unit: str, rows: Iterable[tuple[str, str, int | None, str, str]]
     ) -> None:
-        """Record items of a unit: rows of key, digest, size, status (done or failed), error."""
+        """Record items of a unit: rows of key, digest, size, status, error.
+
+        A status is `done`, `failed`, or `wrong` for what a run left at the sink otherwise than it
+        should be; the digest is then the one that the sink lists.
+        """
         now = time.time()
         values = [(pair.id, unit, *row, now) for row in rows]
         if values:
