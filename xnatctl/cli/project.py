@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 _TRANSFER = "xnatctl.cli.transfer"
 _INFO = "xnatctl.cli.transfer_info"
 _CHECK = "xnatctl.cli.transfer_check"
+_MEMBERS = "xnatctl.cli.members"
 project = Group(
     "project",
-    help="Projects: list, show, create and transfer them.",
+    help="Projects: list, show, create and transfer them, and say who may see them.",
     lazy={
         "transfer": Lazy(f"{_TRANSFER}:transfer", "Copy a project to another server."),
         "transfer-plan": Lazy(f"{_TRANSFER}:transfer_plan", "Show what a transfer would do."),
@@ -33,6 +34,11 @@ project = Group(
         "transfer-history": Lazy(f"{_INFO}:transfer_history", "List the transfers run here."),
         "transfer-map": Lazy(f"{_INFO}:transfer_map", "List what IDs became."),
         "transfer-report": Lazy(f"{_INFO}:transfer_report", "Show the account of a transfer."),
+        "users": Lazy(f"{_MEMBERS}:users", "List its users and their roles."),
+        "grant": Lazy(f"{_MEMBERS}:grant", "Give a user a role."),
+        "revoke": Lazy(f"{_MEMBERS}:revoke", "Take a user's roles away."),
+        "access": Lazy(f"{_MEMBERS}:access", "Show or change who may read it."),
+        "requests": Lazy(f"{_MEMBERS}:requests", "List the requests for access."),
     },
 )
 
@@ -78,16 +84,12 @@ async def show(app: App, *, project_id: str) -> None:
 
 
 async def run_show(app: App, project_id: str) -> None:
-    from xnatctl.xnat import paths
-
     async with app.xnat() as xnat:
         with missing(f"no project {project_id} at {xnat.name}", "xnatctl project list"):
             item = await xnat.get_project(project_id)
         fields = item.get("data_fields", {})
         own = str(fields.get("ID", project_id))
-        access = await xnat.transport.request(
-            "GET", f"{paths.project(own)}/accessibility", expect="text"
-        )
+        access = await xnat.accessibility(own)
         subjects = await xnat.list_subjects(own)
         sessions = [one for one in await xnat.list_experiments(own) if one.is_imaging]
     record = {
@@ -96,7 +98,7 @@ async def run_show(app: App, project_id: str) -> None:
         "secondary_id": fields.get("secondary_ID", ""),
         "pi": _investigator(item),
         "description": fields.get("description", ""),
-        "accessibility": access.text.strip(),
+        "accessibility": access,
         "subjects": len(subjects),
         "sessions": len(sessions),
     }

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 
 scan = Group(
     "scan",
-    help="Scans of a session: list, show and download them.",
-    lazy={"download": Lazy("xnatctl.cli.download:scan_download", "Download some, verified.")},
+    help="Scans of a session: list, show, download and change them.",
+    lazy={
+        "download": Lazy("xnatctl.cli.download:scan_download", "Download some, verified."),
+        "set": Lazy("xnatctl.cli.scan_set:scan_set", "Set type, quality or note."),
+        "delete": Lazy("xnatctl.cli.deleting:scan_delete", "Delete some with their files."),
+    },
 )
 
 

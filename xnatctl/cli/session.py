@@ -16,8 +16,18 @@ if TYPE_CHECKING:
 
 session = Group(
     "session",
-    help="Imaging sessions: list, show and download them.",
-    lazy={"download": Lazy("xnatctl.cli.download:session_download", "Download one, verified.")},
+    help="Imaging sessions: list, show, download, share and change them.",
+    lazy={
+        "download": Lazy("xnatctl.cli.download:session_download", "Download one, verified."),
+        "vars": Lazy("xnatctl.cli.vars:session_vars", "Custom variables: show and set them."),
+        "share": Lazy("xnatctl.cli.sharing:session_share", "Share one into another project."),
+        "unshare": Lazy("xnatctl.cli.sharing:session_unshare", "Take a share back."),
+        "rename": Lazy("xnatctl.cli.renaming:session_rename", "Give new labels."),
+        "normalize-labels": Lazy(
+            "xnatctl.cli.renaming:normalize_labels", "Bring labels into one form."
+        ),
+        "delete": Lazy("xnatctl.cli.deleting:session_delete", "Delete some with their scans."),
+    },
 )
 
 # What people say, where XNAT's type says something else.
@@ -111,9 +121,9 @@ async def run_show(app: App, session: str, project: str | None) -> None:
     async with app.xnat() as xnat:
         found = await find_session(app, xnat, session, project=project)
         ref = Ref(found.project, session=found.label, session_id=found.id)
-        scans = await xnat.rows(f"{paths.session(ref)}/scans")
+        scans = await xnat.rows(paths.scans(found.id))
         resources = await xnat.rows(paths.resources(ref))
-        shares = await xnat.rows(f"{paths.session(ref)}/projects")
+        shares = await xnat.rows(paths.shares(paths.session(ref)))
     document: dict[str, Any] = {
         "id": found.id,
         "label": found.label,

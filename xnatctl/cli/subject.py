@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 
 subject = Group(
     "subject",
-    help="Subjects of a project: list, show and download them.",
-    lazy={"download": Lazy("xnatctl.cli.download:subject_download", "Download its sessions.")},
+    help="Subjects of a project: list, show, download, share and change them.",
+    lazy={
+        "download": Lazy("xnatctl.cli.download:subject_download", "Download its sessions."),
+        "vars": Lazy("xnatctl.cli.vars:subject_vars", "Custom variables: show and set them."),
+        "share": Lazy("xnatctl.cli.sharing:subject_share", "Share one into another project."),
+        "unshare": Lazy("xnatctl.cli.sharing:subject_unshare", "Take a share back."),
+        "rename": Lazy("xnatctl.cli.renaming:subject_rename", "Give new labels, or merge."),
+        "delete": Lazy("xnatctl.cli.deleting:subject_delete", "Delete with all sessions."),
+    },
 )
 
 FIRST_SESSIONS = 10
@@ -75,7 +82,7 @@ async def run_show(app: App, project: str, label: str) -> None:
             fields = (await xnat.get_subject(project, label)).get("data_fields", {})
         subject_id = str(fields.get("ID", label))
         sessions = await xnat.list_experiments(project, subject_id)
-        shares = await xnat.rows(f"/data/subjects/{paths.segment(subject_id)}/projects")
+        shares = await xnat.rows(paths.shares(paths.subject_by_id(subject_id)))
     own = str(fields.get("project", project))
     name = str(fields.get("label", label))
     labels = [one.label for one in sessions]

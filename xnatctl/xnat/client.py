@@ -150,7 +150,7 @@ class Xnat:
 
     async def resolve_session(self, session: str, project: str | None = None) -> Session:
         """A session by accession ID, or by label within a project. NotFound says what to add."""
-        path = f"/data/experiments/{paths.segment(session)}"
+        path = paths.experiment(session)
         if project:
             path = f"{paths.experiments(project)}/{paths.segment(session)}"
         try:
@@ -166,11 +166,11 @@ class Xnat:
 
     async def get_session(self, session_id: str) -> SessionDetail:
         """The experiment with scans, assessors and their resources, out of its XML."""
-        path = f"/data/experiments/{paths.segment(session_id)}"
+        path = paths.experiment(session_id)
         return parse_session_xml(await self.xml(path), path)
 
     async def list_scans(self, session_id: str) -> list[Scan]:
-        path = f"/data/experiments/{paths.segment(session_id)}/scans"
+        path = paths.scans(session_id)
         columns = "ID,type,quality,xsiType,note,series_description,UID,frames"
         return [parse_scan(row) for row in await self.rows(path, {"columns": columns})]
 
@@ -205,6 +205,10 @@ class Xnat:
         reply = await self.transport.request("GET", path, params={"format": "xml"}, expect="xml")
         return reply.body
 
+    async def item_json(self, path: str) -> bytes:
+        """The item as the server's JSON, unparsed."""
+        return (await self.transport.request("GET", path, params=_JSON, expect="json")).body
+
     async def get_settings(self, project: str) -> dict[str, str]:
         """The settings of a project that it has, by name; those that may not be read are
         missing.
@@ -235,8 +239,12 @@ class Xnat:
 
     async def add_member(self, project: str, login: str, role: str) -> None:
         """Give a login of this site a role. One it does not know would be mailed an invitation."""
-        path = f"{paths.project(project)}/users/{paths.segment(role)}/{paths.segment(login)}"
-        await self.transport.request("PUT", path)
+        await self.transport.request("PUT", paths.member(project, role, login))
+
+    async def accessibility(self, project: str) -> str:
+        """`public`, `protected` or `private`."""
+        path = paths.setting(project, "accessibility")
+        return (await self.transport.request("GET", path, expect="text")).text.strip()
 
     async def put_setting(self, project: str, name: str, value: str) -> None:
         """Change one setting. Short values stand in the path, a script is the body."""
@@ -259,11 +267,11 @@ class Xnat:
         try:
             await self.transport.request(
                 "PUT",
-                f"{owner}/projects/{paths.segment(project)}",
+                paths.shares(owner, project),
                 params={"label": label} if label else None,
             )
         except Conflict:
-            rows = await self.rows(f"{owner}/projects")
+            rows = await self.rows(paths.shares(owner))
             return any(cell(row, "ID") == project for row in rows)
         return True
 

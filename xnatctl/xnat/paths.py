@@ -50,13 +50,28 @@ def setting(project_id: str, name: str) -> str:
 
 
 def segment(text: str) -> str:
-    """One path segment. XNAT stands `[SLASH]` for a slash inside a scan ID or type."""
-    return quote(text.replace("/", "[SLASH]"), safe="[]" if "/" in text else "")
+    """One path segment. XNAT stands `[SLASH]` for a slash inside a scan ID or type.
+
+    Raises UsageError for a name that would address something else: an empty one its parent.
+    """
+    if text in ("", ".", ".."):
+        raise UsageError(f"{text!r} is not a name of anything in XNAT")
+    return _quoted(text.replace("/", "[SLASH]"), safe="[]" if "/" in text else "")
 
 
 def tail(path: str) -> str:
     """A relative path of several segments, each encoded by itself."""
-    return "/".join(quote(part, safe="") for part in path.split("/"))
+    parts = path.split("/")
+    if {"", ".", ".."}.intersection(parts):
+        raise UsageError(f"{path!r} is not the path of a file in XNAT")
+    return "/".join(_quoted(part) for part in parts)
+
+
+def _quoted(text: str, safe: str = "") -> str:
+    try:
+        return quote(text, safe=safe)
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{text!r} cannot stand in a URL: it is not text") from error
 
 
 def project(project_id: str) -> str:
@@ -71,18 +86,43 @@ def subject(project_id: str, label: str) -> str:
     return f"{subjects(project_id)}/{segment(label)}"
 
 
+def subject_by_id(subject_id: str) -> str:
+    return f"/data/subjects/{segment(subject_id)}"
+
+
 def experiments(project_id: str, subject_label: str | None = None) -> str:
     if subject_label is None:
         return f"{project(project_id)}/experiments"
     return f"{subject(project_id, subject_label)}/experiments"
 
 
+def experiment(session_id: str) -> str:
+    return f"/data/experiments/{segment(session_id)}"
+
+
 def session(ref: Ref) -> str:
     if ref.session_id:
-        return f"/data/experiments/{segment(ref.session_id)}"
+        return experiment(ref.session_id)
     if ref.subject is None or ref.session is None:
         raise UsageError(f"{ref} does not name a session with its subject")
     return f"{experiments(ref.project, ref.subject)}/{segment(ref.session)}"
+
+
+def scans(session_id: str) -> str:
+    return f"{experiment(session_id)}/scans"
+
+
+def scan(session_id: str, scan_id: str) -> str:
+    return f"{scans(session_id)}/{segment(scan_id)}"
+
+
+def shares(owner_path: str, project_id: str | None = None) -> str:
+    """The projects that what stands at a path belongs to, or its share in one of them."""
+    return f"{owner_path}/projects" + (f"/{segment(project_id)}" if project_id else "")
+
+
+def member(project_id: str, group: str, login: str) -> str:
+    return f"{project(project_id)}/users/{segment(group)}/{segment(login)}"
 
 
 def owner(ref: Ref) -> str:

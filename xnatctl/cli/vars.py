@@ -1,0 +1,192 @@
+"""`subject vars` and `session vars`: custom variables, read and set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import asyncclick as click
+
+from xnatctl.errors import UsageError
+
+from .changes import Change, batch_option, carry_out, named
+from .fallback import Fallback
+from .lookup import find_session, missing
+from .options import (
+    dry_run_option,
+    list_options,
+    project_option,
+    session_option,
+    yes_option,
+)
+
+if TYPE_CHECKING:
+    from xnatctl.cli.app import App
+    from xnatctl.ui.shape import Shape
+    from xnatctl.xnat.client import Xnat
+    from xnatctl.xnat.edits import Edits
+
+subject_vars = Fallback(
+    "vars",
+    usual="show",
+    help="Custom variables of a subject: show and set them.\n\n"
+    "`subject vars ID` is short for `subject vars show ID`.",
+)
+session_vars = Fallback(
+    "vars",
+    usual="show",
+    help="Custom variables of a session: show and set them.\n\n"
+    "`session vars -E ID` is short for `session vars show -E ID`.",
+)
+
+
+@subject_vars.command("show")
+@click.argument("subject", metavar="SUBJECT")
+@project_option
+@list_options
+async def subject_show(app: App, *, subject: str, project: str | None, shape: Shape) -> None:
+    """Show the custom variables of a subject.
+
+    \b
+    Examples:
+      xnatctl subject vars show SUB001 -P STUDY -o json
+    """
+    from xnatctl.xnat import paths
+    from xnatctl.xnat.edits import Edits
+
+    name = app.project(project)
+    async with app.xnat() as xnat:
+        with missing(f"no subject {subject} in project {name}"):
+            found = await Edits(xnat).variables(paths.subject(name, subject))
+    _print(app, found, shape)
+
+
+@subject_vars.command("set")
+@click.argument("words", metavar="[SUBJECT] NAME=VALUE...", nargs=-1, required=True)
+@project_option
+@batch_option
+@yes_option
+@dry_run_option
+async def subject_set(
+    app: App,
+    *,
+    words: tuple[str, ...],
+    project: str | None,
+    batch: str | None,
+    yes: bool,
+    dry_run: bool,
+) -> int:
+    """Set custom variables of a subject, or of all in a batch; others stay as they are.
+
+    \b
+    Examples:
+      xnatctl subject vars set SUB001 cohort=A visit_ok=yes -P STUDY --yes
+      xnatctl subject list -P STUDY -q | xnatctl subject vars set cohort=A -P STUDY --batch - --yes
+    """
+    from xnatctl.xnat.edits import Edits
+
+    names, values = _split(words)
+    labels = named(names, batch, what="subject")
+    home = app.project(project)
+    async with app.xnat() as xnat:
+        edits = Edits(xnat)
+        changes = [await _subject_change(xnat, edits, home, one, values) for one in labels]
+        question = f"Set {_words(values)} of {', '.join(labels[:5])}?"
+        return await carry_out(app, changes, question=question, yes=yes, dry_run=dry_run)
+
+
+async def _subject_change(
+    xnat: Xnat, edits: Edits, project: str, label: str, values: Mapping[str, str]
+) -> Change:
+    """A subject is looked for first: a PUT to a name with a typing error makes a new one."""
+    with missing(f"no subject {label} in project {project}", f"xnatctl subject list -P {project}"):
+        fields = (await xnat.get_subject(project, label)).get("data_fields", {})
+    number, own = str(fields.get("ID", label)), str(fields.get("project", project))
+
+    async def do() -> None:
+        await edits.set_subject_variables(own, number, values)
+
+    return Change("set", f"subject {label}", do, _words(values))
+
+
+@session_vars.command("show")
+@session_option
+@project_option
+@list_options
+async def session_show(app: App, *, session: str, project: str | None, shape: Shape) -> None:
+    """Show the custom variables of a session.
+
+    \b
+    Examples:
+      xnatctl session vars show -E XNAT_E00001
+    """
+    from xnatctl.xnat import paths
+    from xnatctl.xnat.edits import Edits
+
+    async with app.xnat() as xnat:
+        found = await find_session(app, xnat, session, project=project)
+        values = await Edits(xnat).variables(paths.experiment(found.id))
+    _print(app, values, shape)
+
+
+@session_vars.command("set")
+@session_option
+@click.argument("words", metavar="NAME=VALUE...", nargs=-1, required=True)
+@project_option
+@yes_option
+@dry_run_option
+async def session_set(
+    app: App,
+    *,
+    session: str,
+    words: tuple[str, ...],
+    project: str | None,
+    yes: bool,
+    dry_run: bool,
+) -> int:
+    """Set custom variables of a session; others, visit and protocol stay as they are.
+
+    \b
+    Examples:
+      xnatctl session vars set -P STUDY -E SUB001_MR1 rater=Kim --yes
+    """
+    from xnatctl.xnat.edits import Edits
+
+    names, values = _split(words)
+    if names:
+        raise UsageError(f"{names[0]!r} is not NAME=VALUE", hint="name the session with -E")
+    async with app.xnat() as xnat:
+        found = await find_session(app, xnat, session, project=project)
+
+        async def do() -> None:
+            await Edits(xnat).set_session_variables(found, values)
+
+        change = Change("set", f"session {found.label}", do, _words(values))
+        question = f"Set {_words(values)} of {found.label}?"
+        return await carry_out(app, [change], question=question, yes=yes, dry_run=dry_run)
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Names before the first assignment, and the assignments. Raises UsageError."""
+    names = [one for one in words if "=" not in one]
+    values = dict(one.split("=", 1) for one in words if "=" in one)
+    if not values:
+        raise UsageError("no variable was given", hint="add NAME=VALUE")
+    if "" in values:
+        raise UsageError("a variable has no name", hint="NAME=VALUE")
+    if len(names) > 1:
+        raise UsageError(
+            f"{names[1]!r} is not NAME=VALUE", why="one subject at a time", hint="use --batch"
+        )
+    return names, values
+
+
+def _words(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def _print(app: App, values: Mapping[str, str], shape: Shape) -> None:
+    from xnatctl.ui.console import Column
+
+    rows = [{"name": name, "value": value} for name, value in values.items()]
+    app.console.rows(rows, [Column("name"), Column("value")], key="name", shape=shape)
