@@ -36,7 +36,7 @@ from .prearchive import Prearchive
 from .sending import Outlet
 from .settings import Settings
 from .store import Item, Store, now
-from .web import Call, Refusal, csrf_token, empty, error, segments, text
+from .web import Call, Refusal, csrf_token, empty, error, parameter, segments, text
 
 BROWSERS = re.compile(r".*(Mozilla|AppleWebKit|MSIE|Opera).*")
 LOGIN_PAGE = (
