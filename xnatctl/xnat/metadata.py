@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from .parse import digest_of
 from .xmldoc import NS_XNAT, XSI, Document, Element, canonical_element
 
-_OF_THE_DATABASE = ("ID", "prearchivePath", f"{{{XSI}}}schemaLocation")
+_OF_THE_DATABASE = ("ID", f"{{{XSI}}}schemaLocation")
 _FILES = (
     "resources",
     "in",
@@ -75,6 +75,7 @@ def for_session(
     document.root.set("project", project)
     document.root.set("label", label)
     document.drop("sharing", "assessors", "subject_ID", "image_session_ID", *_FILES)
+    document.drop("prearchivePath")
     for group in document.root.findall(f"{NS_XNAT}scans"):
         for scan in group.findall(f"{NS_XNAT}scan"):
             _forget_numbers(scan.attrib)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from xml.etree import ElementTree
+from xml.sax.saxutils import quoteattr
 
 from xnatctl.errors import BadReply
 
@@ -79,7 +80,7 @@ class Document:
         used = set(re.findall(r'type="([\w.-]+):', text))
         for prefix, uri in sorted(self.namespaces.items()):
             if prefix in used and f"xmlns:{prefix}=" not in head:
-                head += f' xmlns:{prefix}="{uri}"'
+                head += f" xmlns:{prefix}={quoteattr(uri)}"
         return f"{head}{slash}{close}{rest}".encode()
 
     def drop(self, *paths: str) -> None:
