@@ -5,6 +5,9 @@ here.
     session download   XnatSource           LocalSink: D/LABEL/scans/…, or ZipSink: scans.zip
     subject download   XnatSource           LocalSink: D/SUBJECT/LABEL/scans/…
     resource download  XnatSource           ZipSink: F.zip, or LocalSink: D/…
+    project export     XnatSource           BundleSink
+    project import     XnatSource over a    as project transfer
+                       BundleReader
     project transfer   XnatSource           ArchiveSink (copy), PrearchiveSink in front of it
     (import)
 """
@@ -12,19 +15,28 @@ here.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
+import anyio.to_thread
+
+from xnatctl.endpoints import nightly
 from xnatctl.endpoints.archive import ArchiveSink
+from xnatctl.endpoints.bundle import BundleReader, BundleSink, Origin, check_target
 from xnatctl.endpoints.local import LocalSink, Place
 from xnatctl.endpoints.prearchive import PrearchiveSink
-from xnatctl.endpoints.xnat_source import SHARED_IN, XnatSource
+from xnatctl.endpoints.manifest import MANIFEST, Row
+from xnatctl.endpoints.xnat_source import SHARED_IN, Archive, XnatSource
 from xnatctl.endpoints.zipped import ZipSink
-from xnatctl.engine.events import Bus
+from xnatctl.engine.events import Bus, Event, UnitPlanned
 from xnatctl.engine.ports import Sink, Source
 from xnatctl.engine.runner import Options, Run, Stop
 from xnatctl.engine.state import Pair, StateStore, locked
 from xnatctl.engine.types import Report, Selection
+from xnatctl.errors import Vanished
 from xnatctl.model import Dicom, Ref, SharedIn
 from xnatctl.retry import Waiting
 from xnatctl.xnat.client import Xnat
@@ -52,7 +64,7 @@ async def run(desk: Desk, source: Source, sink: Sink, selection: Selection) -> R
 
 async def transfer(
     desk: Desk,
-    source: Xnat,
+    source: Archive,
     destination: Xnat,
     selection: Selection,
     *,
@@ -127,6 +139,113 @@ async def download(
     # An archive grows at one place: bodies that waited for it would time out at the server.
     alone = replace(desk, options=replace(desk.options, workers=1))
     return await run(alone, ends, archive, selection)
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Where a project is exported to, and in which form. `deletions` is meant for a mirror."""
+
+    root: Path
+    snapshot: bool = False
+    deletions: nightly.Deletions = "report"
+    bag: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The run, the folder it filled, and what is only there any more, by path."""
+
+    report: Report
+    folder: Path
+    finished: bool
+    only_here: tuple[str, ...] = ()
+
+
+class _Seen:
+    """An observer that keeps the keys of the units of a run."""
+
+    def __init__(self) -> None:
+        self.keys: set[str] = set()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, UnitPlanned):
+            self.keys.add(event.unit.key)
+
+
+async def export(desk: Desk, source: Xnat, selection: Selection, *, into: Export) -> Exported:
+    """A project, or what is selected of it, into a bundle on disk that is kept up to date.
+
+    A snapshot that is not whole keeps no name; the next run goes on with it.
+    """
+    project = selection.ref.project
+    name = f"{source.url}/{project}"
+    work = into.root / nightly.UNFINISHED if into.snapshot else into.root
+    if not desk.options.dry_run:
+        await anyio.to_thread.run_sync(check_target, into.root, name)
+    accept = desk.options.accept | {SHARED_IN}
+    desk = replace(desk, options=replace(desk.options, accept=accept, overwrite=True))
+    ends = XnatSource(source, target=selection.ref, name=name, beside=True)
+    sink = BundleSink(
+        work,
+        origin=Origin(source.url, await source.version()),
+        name=f"file://{into.root.absolute()}",
+        payload="data" if into.bag else "",
+        previous=nightly.previous_snapshot(into.root) if into.snapshot else None,
+    )
+    seen = _Seen()
+    desk.bus.add(seen)
+    report = await run(desk, ends, sink, selection)
+    whole = not (report.interrupted or report.units_failed)
+    if report.dry_run or not (whole or work.exists()):
+        return Exported(report, work, finished=False)
+    moment = datetime.now()
+    gone: list[Row] = []
+    if into.snapshot and whole:
+        await anyio.to_thread.run_sync(nightly.forget_all_but, sink.ledger, seen.keys)
+    elif whole and not (selection.rules or selection.since):
+        gone = await _only_here(ends, sink, selection, seen.keys)
+        if gone and into.deletions != "report":
+            await anyio.to_thread.run_sync(
+                nightly.take_away, sink.ledger, gone, into.deletions, moment
+            )
+    if sink.changed or gone or not (work / MANIFEST).exists():
+        await anyio.to_thread.run_sync(sink.ledger.write_manifest)
+        if into.bag:
+            facts = {
+                "Source-Organization": source.url,
+                "External-Identifier": project,
+                "Bag-Software-Agent": "xnatctl",
+            }
+            await anyio.to_thread.run_sync(sink.ledger.write_bag, facts)
+    if into.snapshot and whole:
+        work = await anyio.to_thread.run_sync(nightly.name_snapshot, into.root, moment)
+    return Exported(report, work, finished=whole, only_here=tuple(row.path for row in gone))
+
+
+def open_bundle(folder: Path) -> BundleReader:
+    """An export as a source of `transfer`. Raises NotFound when it is none."""
+    return BundleReader(folder)
+
+
+async def _only_here(
+    source: XnatSource, sink: BundleSink, selection: Selection, seen: AbstractSet[str]
+) -> list[Row]:
+    """Rows of what the source has no more. Only what a second look misses too counts."""
+    again = {unit.key: unit async for unit in source.units(selection)}
+    found: list[Row] = []
+    for key in await anyio.to_thread.run_sync(sink.ledger.units):
+        page = await anyio.to_thread.run_sync(sink.ledger.read, key)
+        if key not in again and key not in seen:
+            found += page.rows.values()
+            continue
+        lost = {path: row for path, row in page.rows.items() if row.only_here}
+        if lost and key in again:
+            with suppress(Vanished):
+                unit = await source.describe(again[key])
+                for item in unit.items:
+                    lost.pop(sink.where(unit, item.key), None)
+                found += lost.values()
+    return found
 
 
 def _remember(

@@ -42,7 +42,7 @@ def test_the_summary_has_the_fields_of_the_contract_and_the_second_call_moves_no
     assert summary["output_dir"] == str(out / "SUB1_MR1")
     assert summary["session_id"].endswith("_E00001")
     assert summary["status"] == "success"
-    assert summary["items"] == [
+    assert sorted(summary["items"], key=lambda one: one["id"]) == [
         {"id": "10", "status": "success", "error": None},
         {"id": "3", "status": "success", "error": None},
     ]

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 _TRANSFER = "xnatctl.cli.transfer"
 _INFO = "xnatctl.cli.transfer_info"
+_EXPORT = "xnatctl.cli.export"
 _CHECK = "xnatctl.cli.transfer_check"
 _MEMBERS = "xnatctl.cli.members"
 project = Group(
     "project",
     help="Projects: list, show, create and transfer them, and say who may see them.",
     lazy={
+        "export": Lazy(f"{_EXPORT}:project_export", "Export a project to disk, again and again."),
+        "import": Lazy(f"{_EXPORT}:project_import", "Bring an export into an XNAT."),
         "transfer": Lazy(f"{_TRANSFER}:transfer", "Copy a project to another server."),
         "transfer-plan": Lazy(f"{_TRANSFER}:transfer_plan", "Show what a transfer would do."),
         "transfer-check": Lazy(f"{_CHECK}:transfer_check", "Look at both ends beforehand."),

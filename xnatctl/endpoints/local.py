@@ -306,9 +306,9 @@ class LocalSource:
     async def open(self, unit: Unit, item: Item) -> AsyncIterator[Chunks]:
         folder = self._root / unit.key
         if item.kind == "file":
-            body = _read_blocks(path_below(folder, item.key))
+            body = read_blocks(path_below(folder, item.key))
         else:
-            body = _zip_of([(one.path, path_below(folder, one.key)) for one in item.members])
+            body = zip_of_files([(one.path, path_below(folder, one.key)) for one in item.members])
         async with aclosing(body):
             yield body
 
@@ -395,7 +395,7 @@ async def _rest_of_member(
             yield bytes(event.plain)
 
 
-async def _read_blocks(path: Path) -> AsyncGenerator[bytes, None]:
+async def read_blocks(path: Path) -> AsyncGenerator[bytes, None]:
     try:
         async with aiofiles.open(path, "rb", buffering=0) as file:
             while block := await file.read(BLOCK):
@@ -406,16 +406,16 @@ async def _read_blocks(path: Path) -> AsyncGenerator[bytes, None]:
         raise LocalFault(f"{path} cannot be read", why=error.strerror or str(error)) from error
 
 
-async def _zip_of(paths: list[tuple[str, Path]]) -> AsyncGenerator[bytes, None]:
+async def zip_of_files(paths: list[tuple[str, Path]]) -> AsyncGenerator[bytes, None]:
     """A stored archive, each file read twice: its CRC must stand before it."""
     writer = ZipWriter()
     for name, path in paths:
         crc = size = 0
-        async for block in _read_blocks(path):
+        async for block in read_blocks(path):
             crc = crc32(block, crc)
             size += len(block)
         yield writer.start(name, crc=crc, size=size)
-        async with aclosing(_read_blocks(path)) as blocks:
+        async with aclosing(read_blocks(path)) as blocks:
             async for block in blocks:
                 writer.note(len(block))
                 yield block

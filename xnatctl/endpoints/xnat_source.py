@@ -10,17 +10,17 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from typing import Protocol
 
 from xnatctl.engine.plan import UNSAFE_NAME
 from xnatctl.engine.ports import Chunks
 from xnatctl.engine.select import recent, selects
 from xnatctl.engine.types import Container, Item, Left, Selection, Unit
 from xnatctl.errors import NotFound, Vanished
-from xnatctl.model import Ref, Resource, Session, SessionDetail, SharedIn
+from xnatctl.model import File, Ref, Resource, Session, SessionDetail, SharedIn, Subject
 from xnatctl.xnat import metadata, paths
-from xnatctl.xnat.client import Xnat
 from xnatctl.xnat.parse import digest_of, parse_session_xml
 from xnatctl.zipstream import why_unsafe
 
@@ -43,18 +43,39 @@ SHARED_IN = "shared-in"
 PROVENANCE = "keep:provenance"
 
 
+class Archive(Protocol):
+    """What is asked of a server, or of an export that answers like one."""
+
+    name: str
+    url: str
+
+    async def resolve_session(self, session: str, project: str | None = None) -> Session: ...
+    async def find_project(self, project: str) -> str | None: ...
+    async def list_subjects(self, project: str) -> list[Subject]: ...
+    async def list_experiments(self, project: str, subject: str | None = None) -> list[Session]: ...
+    async def list_members(self, project: str) -> list[tuple[str, str]]: ...
+    async def list_files(self, ref: Ref, *, deep: bool = False) -> list[File]: ...
+    async def get_session(self, session_id: str) -> SessionDetail: ...
+    async def get_settings(self, project: str) -> dict[str, str]: ...
+    async def xml(self, path: str) -> bytes: ...
+    async def item_json(self, path: str) -> bytes: ...
+    def open_file(self, ref: Ref, path: str) -> AbstractAsyncContextManager[Chunks]: ...
+    def open_zip(self, ref: Ref) -> AbstractAsyncContextManager[Chunks]: ...
+
+
 class XnatSource:
     """Reads a project, a subject or a session out of an archive."""
 
     def __init__(
         self,
-        xnat: Xnat,
+        xnat: Archive,
         *,
         target: Ref,
         name: str = "",
         metadata: bool = True,
         shared_in: SharedIn = "skip",
         own: bool | None = None,
+        beside: bool = False,
         relabel: Mapping[str, str] | None = None,
         provenance: Mapping[str, str] | None = None,
         users: bool = False,
@@ -69,6 +90,8 @@ class XnatSource:
         self._shared_in = shared_in
         # Whether a subject's own files come too where there is no metadata.
         self._own = metadata if own is None else own
+        # Whether documents come as JSON beside their XML.
+        self._beside = beside
         self._relabel = relabel or {}
         self._provenance = provenance
         self._users = users
@@ -204,6 +227,7 @@ class XnatSource:
             stage=0,
         )
         documents = [document, *_shares(unit, detail.shares, "")] if self._metadata else []
+        documents += self._as_json(documents)
         return self._filled(unit, documents, catalogue, detail.resources)
 
     def _origin(self, unit: Unit, detail: SessionDetail) -> str:
@@ -279,6 +303,7 @@ class XnatSource:
                 *self._assessor_documents(unit, detail),
                 *_shares(unit, detail.shares, ""),
             ]
+            documents += self._as_json(documents)
         facts = {
             "uid": detail.uid,
             "xsi_type": detail.session.xsi_type or unit.facts.get("xsi_type", ""),
@@ -288,6 +313,7 @@ class XnatSource:
         }
         for scan in detail.scans:
             facts[f"series:{scan.id}"] = scan.uid
+            facts[f"scan-type:{scan.id}"] = scan.type
         unit = replace(unit, facts={**unit.facts, **facts})
         if self._provenance is not None and self._metadata:
             facts[PROVENANCE] = unit.facts.get(PROVENANCE) or self._origin(unit, detail)
@@ -299,6 +325,13 @@ class XnatSource:
         types = {scan.id: scan.type for scan in detail.scans}
         types |= {f"assessor:{one.label}": one.xsi_type for one in detail.assessors}
         return self._filled(unit, documents, catalogue, resources, types)
+
+    def _as_json(self, documents: list[Item]) -> list[Item]:
+        """The same things as JSON, which changes when they do."""
+        if not self._beside:
+            return []
+        named = [(f"{one.key[:-4]}.json", one) for one in documents if one.key.endswith(".xml")]
+        return [replace(one, key=key, lane=key, path="json", body=b"") for key, one in named]
 
     def _session_document(self, unit: Unit, detail: SessionDetail) -> Item:
         return Item(
@@ -401,7 +434,8 @@ class XnatSource:
     @asynccontextmanager
     async def open(self, unit: Unit, item: Item) -> AsyncIterator[Chunks]:
         if item.kind == "document" or item.body:
-            yield _one(item.body or await self._xnat.xml(paths.owner(item.ref)))
+            read = self._xnat.item_json if item.path == "json" else self._xnat.xml
+            yield _one(item.body or await read(paths.owner(item.ref)))
             return
         async with AsyncExitStack() as stack:
             if item.kind == "file":
