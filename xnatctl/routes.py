@@ -27,8 +27,8 @@ from xnatctl.endpoints import nightly
 from xnatctl.endpoints.archive import ArchiveSink
 from xnatctl.endpoints.bundle import BundleReader, BundleSink, Origin, check_target
 from xnatctl.endpoints.local import LocalSink, Place
-from xnatctl.endpoints.prearchive import PrearchiveSink
 from xnatctl.endpoints.manifest import MANIFEST, Row
+from xnatctl.endpoints.prearchive import PrearchiveSink
 from xnatctl.endpoints.xnat_source import SHARED_IN, Archive, XnatSource
 from xnatctl.endpoints.zipped import ZipSink
 from xnatctl.engine.events import Bus, Event, UnitPlanned

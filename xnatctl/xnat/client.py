@@ -209,10 +209,6 @@ class Xnat:
         """The item as the server's JSON, unparsed."""
         return (await self.transport.request("GET", path, params=_JSON, expect="json")).body
 
-    async def item_json(self, path: str) -> bytes:
-        """The item as the server's JSON, unparsed."""
-        return (await self.transport.request("GET", path, params=_JSON, expect="json")).body
-
     async def get_settings(self, project: str) -> dict[str, str]:
         """The settings of a project that it has, by name; those that may not be read are
         missing.
