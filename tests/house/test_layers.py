@@ -51,8 +51,13 @@ FILES: dict[str, set[str]] = {
 }
 
 # Endpoints are leaves: these pairs are the only ties between two of them.
-ENDPOINTS_SHARE = {"catalogue", "repack", "manifest"}
-ENDPOINTS_WRAP = {("prearchive", "archive"), ("zipped", "local"), ("bundle", "local")}
+ENDPOINTS_SHARE = {"bodies", "catalogue", "entries", "repack", "tarring", "manifest"}
+ENDPOINTS_WRAP = {
+    ("prearchive", "archive"),
+    ("upload", "archive"),
+    ("zipped", "local"),
+    ("bundle", "local"),
+}
 
 # Libraries that only some rooms may touch.
 RESERVED = {

@@ -227,6 +227,11 @@ class Xnat:
                 found[name] = text
         return found
 
+    async def get_prearchive_code(self, project: str) -> str:
+        """What becomes of arriving sessions: 0 manual, 4 archived, 5 archived with overwriting."""
+        path = paths.setting(project, "prearchive_code")
+        return (await self.transport.request("GET", path)).text.strip()
+
     async def list_members(self, project: str) -> list[tuple[str, str]]:
         """Logins with their roles (`Owners`, `Members`, `Collaborators` or a custom group's)."""
         rows = await self.rows(f"{paths.project(project)}/users")

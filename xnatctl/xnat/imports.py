@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 
 from xnatctl.errors import (
     BadReply,
@@ -19,7 +20,7 @@ from xnatctl.errors import (
     XnatctlError,
 )
 from xnatctl.model import File, PrearchiveEntry
-from xnatctl.transport import Reply
+from xnatctl.transport import Reply, first_words
 
 from . import paths
 from .client import Xnat
@@ -77,6 +78,49 @@ class Imports:
             raise classify(error) from error
         return uris(reply)
 
+    async def import_archive(
+        self,
+        chunks: AsyncIterator[bytes],
+        *,
+        params: Mapping[str, str],
+        length: int,
+        media: str = "application/zip",
+    ) -> list[str]:
+        """The same with a body of known length, a zip or a tar; a chunked tar would be refused."""
+        params = {"import-handler": "DICOM-zip", "inbody": "true", **params}
+        return await self._import(chunks, params=params, length=length, media=media)
+
+    async def import_object(
+        self, chunks: AsyncIterator[bytes], *, params: Mapping[str, str], length: int
+    ) -> list[str]:
+        """Send one DICOM object. The server gives it a name of its own."""
+        params = {"import-handler": "gradual-DICOM", "inbody": "true", **params}
+        return await self._import(chunks, params=params, length=length, media="application/dicom")
+
+    async def _import(
+        self, chunks: AsyncIterator[bytes], *, params: Mapping[str, str], length: int, media: str
+    ) -> list[str]:
+        try:
+            reply = await self._transport.send(
+                "POST",
+                paths.IMPORT,
+                chunks,
+                params=params,
+                length=length,
+                content_type=media,
+                slow=True,
+            )
+        except XnatctlError as error:
+            raise classify(error) from error
+        return uris(reply)
+
+    async def archive_direct(self, uri: str) -> None:
+        """Have a session that was sent with `Direct-Archive` archived now. Raises Conflict."""
+        try:
+            await self._transport.request("POST", uri, replay=False, slow=True)
+        except XnatctlError as error:
+            raise classify(error) from error
+
     async def list_entries(self, project: str) -> list[PrearchiveEntry]:
         rows = await self._xnat.rows(paths.prearchive(project))
         return [parse_entry(row) for row in rows]
@@ -116,18 +160,52 @@ class Imports:
         except NotFound:
             return
 
+    async def last_log(self, entry: PrearchiveEntry) -> str:
+        """The last entry of its log, where the reason of a conflict stands."""
+        reply = await self._transport.request("GET", paths.prearchive_entry(entry) + "/logs/last")
+        return first_words(reply.text)
+
+    def open_entry_zip(
+        self, entry: PrearchiveEntry
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """All files of an entry as a zip."""
+        path = paths.prearchive_entry(entry)
+        return self._transport.stream(path, params={"format": "zip"}, slow=True)
+
+    async def move(self, entry: PrearchiveEntry, project: str) -> None:
+        """Queue moving an entry into the prearchive of another project."""
+        await self._queue("move", entry, newProject=project)
+
+    async def rebuild(self, entry: PrearchiveEntry) -> None:
+        """Queue building an entry anew, out of its files."""
+        await self._queue("rebuild", entry)
+
+    async def _queue(self, action: str, entry: PrearchiveEntry, **more: str) -> None:
+        params = {"src": paths.prearchive_src(entry), **more}
+        await self._transport.request(
+            "POST", f"{paths.PREARCHIVE_SERVICES}/{action}", params=params, replay=False, slow=True
+        )
+
     async def archive(
-        self, entry: PrearchiveEntry, *, project: str, subject: str, session: str
+        self,
+        entry: PrearchiveEntry,
+        *,
+        project: str,
+        subject: str,
+        session: str,
+        overwrite: str = "",
     ) -> str:
         """Archive one entry and return the URI of the session; never replayed.
 
+        The service merges into an existing session in any case; with `overwrite` it replaces files
+        that are there. Names that are empty stay those of the entry.
         Raises Conflict where the session exists, StillArchiving where only polling can tell.
         """
+        names = {"subject": subject, "session": session, "overwrite": overwrite}
         params = {
             "src": paths.prearchive_src(entry),
             "project": project,
-            "subject": subject,
-            "session": session,
+            **{name: value for name, value in names.items() if value},
             "auto-archive": "false",
             "triggerPipelines": "false",
         }

@@ -16,6 +16,7 @@ JSESSION = "/data/JSESSION"
 BUILD_INFO = "/xapi/siteConfig/buildInfo"
 PROJECTS = "/data/projects"
 PREARCHIVE = "/data/prearchive"
+PREARCHIVE_SERVICES = "/data/services/prearchive"
 IMPORT = "/data/services/import"
 ARCHIVE = "/data/services/archive"
 REFRESH = "/data/services/refresh/catalog"
@@ -23,6 +24,11 @@ ELEMENTS = "/data/search/elements"
 PLUGINS = "/xapi/plugins"
 USERS = "/xapi/users"
 WORKFLOWS = "/data/services/workflows"
+SITE_CONFIG = "/xapi/siteConfig"
+ACTIVE_USERS = "/xapi/users/active"
+TOKENS = "/data/services/tokens"
+COMMANDS = "/xapi/commands"
+CONTAINERS = "/xapi/containers"
 SITE_ANONYMISATION = "/xapi/anonymize/site/enabled"
 SCRATCH = "/data/user/cache/resources/xnatctl/files/check"
 
@@ -155,6 +161,27 @@ def files(ref: Ref) -> str:
 
 def file(ref: Ref, path: str) -> str:
     return f"{resource(ref)}/files/{tail(path)}"
+
+
+def user(login: str, *more: str) -> str:
+    return "/".join((USERS, segment(login), *map(segment, more)))
+
+
+def workflow(number: str) -> str:
+    return f"/data/workflows/{segment(number)}"
+
+
+def pipelines(project_id: str) -> str:
+    return f"{project(project_id)}/pipelines"
+
+
+def pipeline_run(project_id: str, step: str, session_id: str) -> str:
+    return f"{pipelines(project_id)}/{segment(step)}/experiments/{segment(session_id)}"
+
+
+def wrapper_launch(project_id: str, wrapper: str, root: str) -> str:
+    home = f"/xapi/projects/{segment(project_id)}/wrappers/{segment(wrapper)}"
+    return f"{home}/root/{segment(root)}/launch"
 
 
 def archive_uri(ref: Ref) -> str:
