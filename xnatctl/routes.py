@@ -8,6 +8,8 @@ here.
     project export     XnatSource           BundleSink
     project import     XnatSource over a    as project transfer
                        BundleReader
+    session upload     DicomSource          UploadSink in front of an ArchiveSink
+    resource upload    FolderSource         ArchiveSink
     project transfer   XnatSource           ArchiveSink (copy), PrearchiveSink in front of it
     (import)
 """
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -26,9 +28,13 @@ import anyio.to_thread
 from xnatctl.endpoints import nightly
 from xnatctl.endpoints.archive import ArchiveSink
 from xnatctl.endpoints.bundle import BundleReader, BundleSink, Origin, check_target
+from xnatctl.endpoints.dicom_folder import EXPLAINED, DicomSource, Exam
+from xnatctl.endpoints.entries import Entries
+from xnatctl.endpoints.folder import AddingSink, FolderSource
 from xnatctl.endpoints.local import LocalSink, Place
 from xnatctl.endpoints.manifest import MANIFEST, Row
 from xnatctl.endpoints.prearchive import PrearchiveSink
+from xnatctl.endpoints.upload import Intent, UploadSink
 from xnatctl.endpoints.xnat_source import SHARED_IN, Archive, XnatSource
 from xnatctl.endpoints.zipped import ZipSink
 from xnatctl.engine.events import Bus, Event, UnitPlanned
@@ -36,7 +42,7 @@ from xnatctl.engine.ports import Sink, Source
 from xnatctl.engine.runner import Options, Run, Stop
 from xnatctl.engine.state import Pair, StateStore, locked
 from xnatctl.engine.types import Report, Selection
-from xnatctl.errors import Vanished
+from xnatctl.errors import NotFound, PermissionDenied, Vanished
 from xnatctl.model import Dicom, Ref, SharedIn
 from xnatctl.retry import Waiting
 from xnatctl.xnat.client import Xnat
@@ -246,6 +252,101 @@ async def _only_here(
                     lost.pop(sink.where(unit, item.key), None)
                 found += lost.values()
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Dicoms:
+    """What is uploaded as one session: a path, one study of several, side files as well.
+
+    `lenient` leaves out files that nobody can explain instead of refusing.
+    """
+
+    path: Path
+    study: str = ""
+    lenient: bool = False
+    exam: Exam | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """The end of an upload: where the session is now, and what went over the wire in this run."""
+
+    report: Report
+    uri: str
+    files_sent: int
+    bytes_sent: int
+
+
+async def upload(
+    desk: Desk,
+    dicoms: Dicoms,
+    destination: Xnat,
+    target: Ref,
+    *,
+    intent: Intent,
+    waiting: Waiting | None = None,
+) -> Uploaded:
+    """Files of this machine as one session. Raises NotFound, PermissionDenied before all else."""
+    await check_editable(destination, target.project)
+    # What was left out is named; what nobody can explain was refused or allowed by then.
+    left = {"exists", "other-study"} | EXPLAINED
+    options = replace(
+        desk.options,
+        fail_on_left=not dicoms.lenient and dicoms.exam is None,
+        accept=desk.options.accept | left,
+    )
+    with ExitStack() as kept:
+        source = DicomSource(
+            dicoms.path,
+            kept,
+            target=target,
+            study=dicoms.study,
+            lenient=dicoms.lenient,
+            exam=dicoms.exam,
+        )
+        name = f"{destination.url}/{target.project}"
+        remember = _remember(desk.state, Pair(source.name, name))
+        archive = ArchiveSink(destination, name=name, remember=remember)
+        sink = UploadSink(
+            archive,
+            destination,
+            Entries(destination, waiting=waiting),
+            remember=remember,
+            intent=intent,
+        )
+        report = await run(replace(desk, options=options), source, sink, Selection(target))
+    return Uploaded(report, sink.uri, sink.sent_files, sink.sent_bytes)
+
+
+async def check_editable(xnat: Xnat, project: str) -> None:
+    """Raises NotFound, or PermissionDenied: XNAT itself answers 200 to both and stores nothing."""
+    if await xnat.find_project(project) is None:
+        raise NotFound(f"no project {project} at {xnat.name}", hint="see `xnatctl project list`")
+    if project not in {one.id for one in await xnat.list_projects(editable=True)}:
+        raise PermissionDenied(
+            f"you may not write into project {project} at {xnat.name}",
+            hint="ask an owner of the project to make you a member",
+        )
+
+
+async def upload_resource(
+    desk: Desk,
+    path: Path,
+    destination: Xnat,
+    target: Ref,
+    *,
+    made: dict[str, str],
+    skip_existing: bool = False,
+) -> Report:
+    """A folder or a file into the resource that `target` names."""
+    await check_editable(destination, target.project)
+    source = FolderSource(path, target=target, digests=desk.state, made=made)
+    name = f"{destination.url}/{target}"
+    remember = _remember(desk.state, Pair(source.name, name))
+    kind = AddingSink if skip_existing else ArchiveSink
+    sink = kind(destination, name=name, remember=remember)
+    options = replace(desk.options, accept=desk.options.accept | {"exists", "junk"})
+    return await run(replace(desk, options=options), source, sink, Selection(target))
 
 
 def _remember(

@@ -55,6 +55,7 @@ ENDPOINTS_SHARE = {"bodies", "catalogue", "entries", "repack", "tarring", "manif
 ENDPOINTS_WRAP = {
     ("prearchive", "archive"),
     ("upload", "archive"),
+    ("folder", "archive"),
     ("zipped", "local"),
     ("bundle", "local"),
 }

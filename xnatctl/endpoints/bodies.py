@@ -31,6 +31,7 @@ from xnatctl.zipstream import ZipWriter, crc32
 BLOCK = 1024 * 1024
 START = 512
 """So many first bytes tell what a file is."""
+_LITTER = frozenset({".ds_store", "thumbs.db", "desktop.ini", ".directory"})
 _COMPRESSED: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -89,6 +90,20 @@ def find(path: Path, kept: ExitStack) -> Iterator[Found]:
         yield _file(path, path.name)
     else:
         yield from _on_list(path)
+
+
+def files_of(path: Path) -> Iterator[Found]:
+    """The files below a folder, or the one file; archives among them are files like any other."""
+    if path.is_dir():
+        yield from _below(path)
+    else:
+        yield _file(path, path.name)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file of this name was left by an operating system and holds nobody's data."""
+    last = name.rpartition("/")[2]
+    return last.lower() in _LITTER or last.startswith("._") or "__MACOSX/" in name
 
 
 def _below(root: Path) -> Iterator[Found]:

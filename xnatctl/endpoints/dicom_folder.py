@@ -31,7 +31,7 @@ from xnatctl.errors import NotFound, Refused
 from xnatctl.model import Ref
 from xnatctl.xnat.parse import digest_of
 
-from .bodies import START, Body, Unread, archive, blocks, find, hashed, pulled
+from .bodies import START, Body, Unread, archive, blocks, find, hashed, is_litter, pulled
 from .catalogue import container_key
 
 EXPLAINED = frozenset({"junk", "dicomdir", "other-file", "empty", "duplicate"})
@@ -40,7 +40,6 @@ EXPLAINED = frozenset({"junk", "dicomdir", "other-file", "empty", "duplicate"})
 _SIDE = frozenset({"other-file", "empty", "archive", "not-dicom", "dicomdir"})
 """Codes of files that are whole, if no images: an exam carries them into resources."""
 
-_JUNK = frozenset({".ds_store", "thumbs.db", "desktop.ini", ".directory"})
 _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 _MAGIC = (
     (b"%PDF", "other-file", "a PDF document"),
@@ -130,7 +129,7 @@ def _judged(found: Survey, body: Body) -> Head | None:
 def _explained(name: str, unfit: Unfit, start: bytes) -> tuple[str, str]:
     """The code and the reason of a file that is no whole DICOM object."""
     last = name.rpartition("/")[2]
-    if last.lower() in _JUNK or last.startswith("._") or "__MACOSX/" in name:
+    if is_litter(name):
         return "junk", "it is litter of an operating system"
     if unfit.code not in ("not-dicom", "empty"):
         return unfit.code, unfit.reason
