@@ -60,6 +60,7 @@ Params = Mapping[str, str] | None
 Expect = Literal["json", "xml", "text", "binary", "any"]
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+WHOAMI = "/xapi/users/username"
 SMALL_BODY = 64 * 1024
 READ_BUFFER = 128 * 1024
 ERROR_BODY = 64 * 1024
@@ -282,6 +283,8 @@ class Transport:
         except XnatctlError as error:
             if source.failure is not None:
                 raise source.failure from error
+            if isinstance(error, (NotFound, PermissionDenied)) and not await self._is_ours():
+                raise SessionLost(f"the login at {self.name} expired during an upload") from error
             raise
         if _is_login_page(reply):
             await self._login(generation)
@@ -290,7 +293,7 @@ class Transport:
 
     async def whoami(self) -> str:
         """The login name behind our cookie; `guest` or an AuthError means that there is none."""
-        reply = await self.request("GET", "/xapi/users/username", expect="text")
+        reply = await self.request("GET", WHOAMI, expect="text")
         return reply.text.strip().strip('"')
 
     async def confirm_login(self) -> bool:
@@ -299,12 +302,7 @@ class Transport:
         A site that needs no login answers an expired cookie with a guest's empty lists, so an empty
         list counts only after this.
         """
-        generation = self._generation
-        name = await self.whoami()
-        if not self.username or name.lower() == self.username.rpartition("/")[2].lower():
-            return True
-        await self._login(generation)
-        return False
+        return await self._is_ours()
 
     async def logout(self) -> None:
         """End the server's session; sites limit how many a user may have."""
@@ -326,10 +324,33 @@ class Transport:
             return await call()
         except SessionLost:
             await self._login(generation)
+        except (NotFound, PermissionDenied):
+            # To a guest, which an expired login is on an open site, private things are missing.
+            if await self._is_ours():
+                raise
         try:
             return await call()
         except SessionLost as error:
             raise AuthError(f"{self.name} keeps asking for a login", why=error.message) from error
+
+    async def _is_ours(self) -> bool:
+        """Whether the cookie still stands for our user; if not, there is a new one now."""
+        generation = self._generation
+        try:
+            reply = await self._once("GET", WHOAMI, None, None, "", "text", False, ())
+        except SessionLost:
+            await self._login(generation)
+            return False
+        except XnatctlError:
+            return True
+        if self._is_me(reply.text):
+            return True
+        await self._login(generation)
+        return False
+
+    def _is_me(self, answer: str) -> bool:
+        mine = self.username.rpartition("/")[2].lower()
+        return not mine or answer.strip().strip('"').lower() == mine
 
     async def _login(self, seen: int) -> None:
         """Log in unless somebody else did since `seen`."""

@@ -107,7 +107,9 @@ class Bench:
         dry_run: bool = False,
         overwrite: bool = False,
     ) -> AsyncIterator[routes.Desk]:
-        options = Options(verb, workers=4, policy=QUICK, dry_run=dry_run, overwrite=overwrite)
+        options = Options(
+            verb, workers=4, policy=QUICK, lag=0.05, dry_run=dry_run, overwrite=overwrite
+        )
         async with StateStore.open(self.folder / "state.db") as state:
             bus = Bus(self.events.append, *self.watchers)
             yield routes.Desk(state, bus, options, stop or Stop())

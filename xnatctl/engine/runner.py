@@ -32,6 +32,8 @@ from xnatctl.errors import (
     Conflict,
     LeftBehind,
     LocalFault,
+    NotFound,
+    PermissionDenied,
     Replan,
     Vanished,
     XnatctlError,
@@ -79,6 +81,9 @@ SPLIT_AFTER = 3
 PATIENCE_S = 600.0
 """How long an item waits for a busy or closed host before that counts as attempts."""
 
+LAGGING_TRIES = 2
+"""How often a write is tried again, `lag` seconds apart, where the sink says 403 or 404."""
+
 MOST_PLANS = 20
 """A sink may ask for a new plan (a scan that cannot be imported after all) so many times a unit."""
 
@@ -95,6 +100,7 @@ class Options:
     dry_run: bool = False
     max_failures: int | None = None
     grace: float = 30.0
+    lag: float = 2.0
     policy: Backoff = field(default_factory=Backoff)
     fail_on_left: bool = True
     accept: frozenset[str] = frozenset()
@@ -413,9 +419,10 @@ class UnitRun:
                 if isinstance(error, Busy) or self._is_waiting(error):
                     waited += policy.pause(1, error)
                     attempt -= waited < PATIENCE_S
-                if not is_retryable(error) or attempt >= policy.attempts:
+                lags = _may_lag(error) and attempt <= LAGGING_TRIES
+                if not (is_retryable(error) or lags) or attempt >= policy.attempts:
                     return _item_failed(item, error, attempt, started)
-                pause = policy.pause(max(1, attempt), error)
+                pause = run.options.lag if lags else policy.pause(max(1, attempt), error)
                 run.bus.emit(
                     ItemRetried(unit.key, item.key, attempt, _words(error), pause, moved.total)
                 )
@@ -489,9 +496,10 @@ class UnitRun:
             except XnatctlError as error:
                 await self._abandon(unit)
                 stopping = run.stop.asked.is_set()
-                if not is_retryable(error) or attempt >= policy.attempts or stopping:
+                lags = _may_lag(error) and attempt <= LAGGING_TRIES
+                if not (is_retryable(error) or lags) or attempt >= policy.attempts or stopping:
                     raise
-                pause = policy.pause(attempt, error)
+                pause = run.options.lag if lags else policy.pause(attempt, error)
                 run.bus.emit(
                     ItemRetried(unit.key, items[0].lane, attempt, _words(error), pause, wasted)
                 )
@@ -675,6 +683,14 @@ def _failed(unit: Unit, error: BaseException) -> UnitOutcome:
         blocks=True,
         hint=error.hint if isinstance(error, XnatctlError) else "",
     )
+
+
+def _may_lag(error: XnatctlError) -> bool:
+    """Whether rights that were just given may not be known to all of the sink yet.
+
+    XNAT caches permissions: for about a second a new project is missing or forbidden (1.8).
+    """
+    return error.blame != "source" and isinstance(error, (NotFound, PermissionDenied))
 
 
 def _words(error: BaseException) -> str:
