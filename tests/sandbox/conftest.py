@@ -76,6 +76,7 @@ class Client:
     ) -> Answer:
         """`await client("PUT /data/projects/P?name=x", body, kind="text/xml")`."""
         method, _, path = line.partition(" ")
+        data = io.BytesIO(data) if isinstance(data, bytes) else data
         sent = {"Content-Type": kind, **(headers or {})} if kind else dict(headers or {})
         url = URL(self.sandbox.url + path, encoded=True)
         async with self.http.request(
@@ -87,7 +88,9 @@ class Client:
         """Upload a file in-body."""
         mark = "&" if query else ""
         return await self(
-            f"PUT {path}?inbody=true{mark}{query}", data, kind=kind or "application/octet-stream"
+            f"PUT {path}?inbody=true{mark}{query}",
+            data,
+            kind=kind or "application/octet-stream",
         )
 
     async def names(self, path: str) -> list[str]:

@@ -39,6 +39,7 @@ def dicom(
     if comments:
         data.PatientComments = comments
     data.Rows = data.Columns = 2
+    data.BitsAllocated, data.SamplesPerPixel, data.PixelRepresentation = 8, 1, 0
     data.PixelData = b"\1\2\3\4" + b"\0" * padding
     out = io.BytesIO()
     data.save_as(out, enforce_file_format=True)

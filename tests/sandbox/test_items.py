@@ -83,6 +83,16 @@ async def test_a_paged_list_has_no_total(xnat: Client) -> None:
     assert "totalRecords" not in table and len(table["Result"]) == 1
 
 
+async def test_pages_without_an_order_overlap_and_miss_rows(xnat: Client) -> None:
+    for number in range(20):
+        await xnat(f"PUT /data/projects/P/subjects/T{number}")
+    pages = [f"GET /data/projects/P/subjects?limit=7&offset={start}" for start in (0, 7, 14)]
+    loose = [row["label"] for page in pages for row in (await xnat(page)).rows]
+    assert len(loose) == 21 and len(set(loose)) < 21
+    sure = [r["label"] for page in pages for r in (await xnat(page + "&sortBy=label")).rows]
+    assert len(set(sure)) == 21
+
+
 async def test_unknown_columns_are_dropped_without_a_word(xnat: Client) -> None:
     row = (await xnat("GET /data/projects/P/subjects?columns=label,nonsense")).rows[0]
     assert "nonsense" not in row and row["label"] == "S"

@@ -90,7 +90,7 @@ async def _archive(sandbox: Sandbox, entry: Entry, wish: Wish) -> str:
     try:
         plan = _plan(sandbox, entry, wish)
         _refuse_conflicts(sandbox, entry, plan, wish)
-        await pause(sandbox.settings.archive_s)
+        await pause(sandbox.settings.archive_s + _backup_s(sandbox, plan.session))
         session = await _move(sandbox, entry, plan, wish)
     except ArchiveRefused as refused:
         prearchive.set_status(entry, "CONFLICT", refused.message)
@@ -105,6 +105,19 @@ async def _archive(sandbox: Sandbox, entry: Entry, wish: Wish) -> str:
         f"/data/archive/projects/{plan.project.code}/subjects/{plan.subject}"
         f"/experiments/{plan.label}"
     )
+
+
+def _backup_s(sandbox: Sandbox, session: Item | None) -> float:
+    """How long the copy of the destination session takes that precedes every merge."""
+    rate = sandbox.settings.merge_rate
+    if session is None or not rate:
+        return 0.0
+    row = sandbox.store.row(
+        "SELECT coalesce(sum(f.size), 0) FROM files f JOIN resources r ON r.id=f.resource "
+        "JOIN items i ON i.id=r.item WHERE i.id=? OR i.parent=?",
+        session.id, session.id,
+    )  # fmt: skip
+    return float(row[0]) / rate
 
 
 def _plan(sandbox: Sandbox, entry: Entry, wish: Wish) -> _Plan:

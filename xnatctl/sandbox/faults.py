@@ -35,7 +35,7 @@ KINDS = {
     "drip": "the body goes in pieces of `rate` bytes with pauses of `seconds`",
     "bandwidth": "the body goes at `rate` bytes a second",
     "latency": "the request is begun after `seconds`",
-    "capacity": "beyond `at` requests at once each is slowed, beyond twice as many it is refused",
+    "capacity": "each takes `seconds`, more beyond `at` at once, and 503 beyond twice as many",
     "status": "`status` is answered (with Retry-After `seconds`), nothing is done",
     "status-after": "the work is done, `status` is answered",
     "lose-answer": "the work is done, the connection is closed without an answer",
@@ -185,8 +185,7 @@ async def before(sandbox: Sandbox, request: web.BaseRequest, faults: list[Fault]
             active = sandbox.counters.active
             if active > 2 * fault.at:
                 raise Refusal(503, "Service Unavailable", {"Retry-After": "1"})
-            if active > fault.at:
-                await asyncio.sleep(fault.seconds * (active / max(fault.at, 1)) ** 2)
+            await asyncio.sleep(fault.seconds * max(1.0, active / max(fault.at, 1)) ** 2)
         elif fault.kind == "status":
             headers = {"Retry-After": f"{fault.seconds:g}"} if fault.seconds else {}
             raise Refusal(fault.status, "the sandbox was told to fail", headers)

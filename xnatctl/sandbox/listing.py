@@ -200,6 +200,8 @@ def answer(call: Call, kind: str, rows: Iterable[Row]) -> web.Response:
     listed = _sorted(call, listed)
     paged = call.param("limit") not in ("", "*") or call.has("offset")
     if paged:
+        if not call.param("sortBy") and call.settings.unstable_pages:
+            call.sandbox.random.shuffle(listed)
         start = int(call.param("offset") or 0)
         limit = call.param("limit")
         listed = listed[start:] if limit == "*" else listed[start : start + int(limit or 100)]

@@ -159,10 +159,11 @@ async def archive_service(call: Call) -> web.StreamResponse:
     if wish.project and not may(call, wish.project):
         raise Refusal(403, "Invalid permissions for the destination project")
     if len(entries) > 1:
-        for entry in entries:
-            queued = call.sandbox.prearchive.set_status(entry, "QUEUED_ARCHIVING")
-            call.sandbox.spawn(_archive_queued(call.sandbox, queued, wish))
-        return table(call, _COLUMNS, [call.sandbox.prearchive.row(entry) for entry in entries])
+        prearchive = call.sandbox.prearchive
+        queued = [prearchive.set_status(entry, "QUEUED_ARCHIVING") for entry in entries]
+        for entry in queued:
+            call.sandbox.spawn(_archive_queued(call.sandbox, entry, wish))
+        return table(call, _COLUMNS, [prearchive.row(entry) for entry in queued])
     auto = call.sandbox.prearchive.auto(entries[0]) != "Manual"
     uri = await _archive_waiting(call, entries[0], wish)
     if call.has("auto-archive"):
@@ -230,12 +231,11 @@ async def queue_service(call: Call, action: str) -> web.StreamResponse:
         if entry.busy and not call.flag("overrideLock"):
             raise Refusal(409, "The session is locked")
     word = {"move": "MOVING", "delete": "DELETING", "rebuild": "BUILDING"}[action]
-    for entry in entries:
-        queued = call.sandbox.prearchive.set_status(entry, f"QUEUED_{word}")
-        call.sandbox.spawn(_do_queued(call.sandbox, queued, action, project))
-    rows = [call.sandbox.prearchive.row(entry) for entry in entries]
-    await asyncio.sleep(0)
-    return table(call, _COLUMNS, rows)
+    prearchive = call.sandbox.prearchive
+    queued = [prearchive.set_status(entry, f"QUEUED_{word}") for entry in entries]
+    for entry in queued:
+        call.sandbox.spawn(_do_queued(call.sandbox, entry, action, project))
+    return table(call, _COLUMNS, [prearchive.row(entry) for entry in queued])
 
 
 async def _do_queued(sandbox: Sandbox, entry: Entry, action: str, project: str) -> None:

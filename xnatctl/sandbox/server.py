@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import random
 import re
 import signal
 import time
@@ -66,6 +67,8 @@ class Sandbox:
         self.prearchive = Prearchive(self.store, self.settings)
         self.prearchive.recover()
         self.locks: set[str] = set()
+        self.random = random.Random(self.settings.site_id)
+        self.creating: set[int] = set()
         self.downloads: dict[str, tuple[str, dict[str, Any]]] = {}
         self.messages: dict[str, list[tuple[str, str]]] = {}
         self.started = time.time()

@@ -48,6 +48,10 @@ class Settings:
     """Query values are stored XML-escaped."""
     checksums: bool = True
     """File lists carry MD5 digests."""
+    unstable_pages: bool = True
+    """Pages of a list that is not sorted may overlap and miss rows."""
+    merge_rate: int = 0
+    """Bytes a second at which a merge copies the whole destination session first; 0: at once."""
     max_body: int | None = None
     """The largest request body in bytes, beyond which a proxy would answer 413."""
     anonymize_site: bool = True

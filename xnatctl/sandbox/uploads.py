@@ -132,18 +132,33 @@ async def upload(call: Call, place: Place, item: Item) -> web.StreamResponse:
     if any(part in (".", "..") for part in name.split("/")):
         raise Refusal(400, "Invalid file path")
     existing = _existing(call, item, place)
-    spare: Resource | None = existing
-    if spare is None:
-        spare = _create(call, item, place)
+    resource = existing or _create(call, item, place)
     intake = _Intake(
         call,
-        spare,
-        spare.version,
-        {row[0] for row in call.store.rows("SELECT path FROM files WHERE resource=?", spare.id)},
+        resource,
+        resource.version,
+        {row[0] for row in call.store.rows("SELECT path FROM files WHERE resource=?", resource.id)},
         call.flag("overwrite"),
     )
     try:
-        if multipart:
+        await _receive(intake, name)
+    finally:
+        call.sandbox.creating.discard(resource.id)
+        if existing is None and not intake.stored:
+            call.store.delete_resource(resource, remove_files=False)
+    if existing is not None:
+        _rewrite_metadata(call, existing)
+    if intake.duplicates:
+        body = msgspec.json.encode({"duplicates": intake.duplicates}).decode()
+        return text(body, media="text/html")
+    return empty()
+
+
+async def _receive(intake: _Intake, name: str) -> None:
+    """Take the body in and write the catalog, also of what came before an archive broke off."""
+    call = intake.call
+    try:
+        if call.media.startswith("multipart/"):
             await _multipart(intake, name)
         else:
             await _one(intake, name or _NAMES.get(call.media, "upload"), call.chunks())
@@ -151,12 +166,6 @@ async def upload(call: Call, place: Place, item: Item) -> web.StreamResponse:
         intake.commit()
         raise Refusal(500, f"Unable to read the archive: {error}") from error
     intake.commit()
-    if existing is not None:
-        _rewrite_metadata(call, existing)
-    if intake.duplicates:
-        body = msgspec.json.encode({"duplicates": intake.duplicates}).decode()
-        return text(body, media="text/html")
-    return empty()
 
 
 def _existing(call: Call, item: Item, place: Place) -> Resource | None:
@@ -168,11 +177,12 @@ def _existing(call: Call, item: Item, place: Place) -> Resource | None:
         if found is None:
             raise Refusal(404, f"Unable to find resource {label}")
         return found
-    return next((r for r in own if r.label == label), None)
+    # A resource whose first upload still runs is not there yet: two of them make two resources.
+    return next((r for r in own if r.label == label and r.id not in call.sandbox.creating), None)
 
 
 def _create(call: Call, item: Item, place: Place) -> Resource:
-    return call.store.create_resource(
+    made = call.store.create_resource(
         item,
         place.ids.get("resource", ""),
         bucket=place.ids.get("bucket", ""),
@@ -181,6 +191,8 @@ def _create(call: Call, item: Item, place: Place) -> Resource:
         description=call.stored(call.param("description")),
         tags=call.stored(call.param("tags")),
     )
+    call.sandbox.creating.add(made.id)
+    return made
 
 
 def _rewrite_metadata(call: Call, resource: Resource) -> None:

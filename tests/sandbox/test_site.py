@@ -1,0 +1,211 @@
+"""The other services: users, config, scripts, custom fields, workflows, schemas, searches."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from .conftest import SESSION, Client, zipped
+from .dicoms import study
+
+JSON = "application/json"
+
+
+def packed(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+async def test_users_are_described_to_administrators_and_to_themselves(
+    xnat: Client, alice: Client
+) -> None:
+    assert set((await xnat("GET /xapi/users")).json()) == {"admin", "alice", "bob"}
+    assert (await xnat("GET /xapi/users/alice")).json()["username"] == "alice"
+    assert (await alice("GET /xapi/users/profile/alice")).json()["admin"] is False
+    assert (await alice("GET /xapi/users/bob")).status == 403
+    assert (await xnat("GET /xapi/users/nobody")).status == 404
+    assert (await xnat("GET /xapi/users/admin/roles")).json() == ["Administrator"]
+    await xnat("PUT /xapi/users/alice/groups", packed(["P_member"]), kind=JSON)
+    assert (await alice("GET /xapi/users/alice/groups")).json() == ["P_member"]
+    assert (await alice("GET /xapi/access/projects")).json()[0]["role"] == "member"
+    assert [row["login"] for row in (await xnat("GET /data/users")).rows][:1] == ["admin"]
+
+
+async def test_an_administrator_makes_users(xnat: Client, alice: Client) -> None:
+    carol = packed({"username": "carol", "password": "secret"})
+    assert (await alice("POST /xapi/users", carol, kind=JSON)).status == 403
+    assert (await xnat("POST /xapi/users", carol, kind=JSON)).status == 201
+    assert (await xnat("POST /xapi/users", carol, kind=JSON)).status == 409
+    client = Client(xnat.sandbox, "carol", "secret")
+    assert (await client("GET /xapi/users/username")).text == "carol"
+    await client.close()
+
+
+async def test_the_site_tells_its_version_and_properties(xnat: Client) -> None:
+    version = (await xnat("GET /xapi/siteConfig/buildInfo")).json()["version"]
+    assert (await xnat("GET /xapi/siteConfig/buildInfo/version")).text == version
+    assert (await xnat("GET /xapi/siteConfig/siteId")).text == "SANDBOX"
+    assert (await xnat("GET /data/version")).status == 404
+    assert isinstance((await xnat("GET /xapi/plugins")).json(), dict)
+    assert (await xnat("GET /xapi/events/all")).status == 405
+    assert (await xnat("GET /xapi/commands")).status == 404
+
+
+async def test_configuration_is_versioned_and_404_before_it_is_set(xnat: Client) -> None:
+    path = "/data/projects/P/config/tool/some/path"
+    assert (await xnat(f"GET {path}")).status == 404
+    for text in ("one", "two"):
+        await xnat(f"PUT {path}?inbody=true", text, kind="text/plain")
+    row = (await xnat(f"GET {path}")).rows[0]
+    assert (row["contents"], row["version"], row["path"]) == ("two", "2", "some/path")
+    assert (await xnat(f"GET {path}?contents=true")).text == "two"
+    await xnat(f"PUT {path}?status=disabled")
+    assert (await xnat(f"GET {path}")).rows[0]["status"] == "disabled"
+
+
+async def test_scripts_are_204_until_set_and_can_be_switched_off(
+    xnat: Client, alice: Client
+) -> None:
+    assert (await xnat("GET /xapi/anonymize/site")).status == 204
+    assert (await alice("PUT /xapi/anonymize/site", "x", kind="text/plain")).status == 403
+    await xnat("PUT /xapi/anonymize/projects/P", "- (0010,0010)", kind="text/plain")
+    assert (await xnat("GET /xapi/anonymize/projects/P")).text == "- (0010,0010)"
+    off = "PUT /xapi/anonymize/projects/P/enabled?enable=false"
+    assert (await xnat(off)).status == 415
+    assert (await xnat(off, b"", kind=JSON)).json() is False
+    assert (await xnat("GET /xapi/anonymize/projects/P")).status == 204
+    assert (await xnat("GET /xapi/anonymize/projects/NOPE")).status == 500
+
+
+@pytest.mark.parametrize(
+    "path", ["projects/P", "projects/P/subjects/S", "experiments/{id}", "experiments/{id}/scans/3"]
+)
+async def test_custom_fields_are_kept_at_every_level(xnat: Client, path: str) -> None:
+    ident = xnat.sandbox.store.find("label='E'")[0].code
+    base = f"/xapi/custom-fields/{path.format(id=ident)}/fields"
+    assert (await xnat(f"GET {base}")).json() == {}
+    await xnat(f"PUT {base}", packed({"a": 1, "b": "x"}), kind=JSON)
+    assert (await xnat(f"GET {base}/b")).text == "x"
+    assert (await xnat(f"DELETE {base}/b")).status == 200
+    assert (await xnat(f"DELETE {base}/b")).status == 404
+    assert (await xnat(f"GET {base}")).json() == {"a": 1}
+    assert (await xnat(f"PUT {base}", b"[]", kind=JSON)).status == 400
+
+
+async def test_investigators_are_shared_records(xnat: Client) -> None:
+    given = {"firstname": "Ada", "lastname": "Low", "title": "Dr"}
+    made = (await xnat("POST /xapi/investigators", packed(given), kind=JSON)).json()
+    path = f"/xapi/investigators/{made['xnatInvestigatordataId']}"
+    assert (await xnat(f"PUT {path}", packed(given), kind=JSON)).status == 304
+    assert (await xnat("GET /data/investigators")).rows[0]["lastname"] == "Low"
+    assert (await xnat(f"DELETE {path}")).json() is True
+    assert (await xnat(f"GET {path}")).status == 404
+
+
+async def test_types_are_listed_with_their_counts(xnat: Client) -> None:
+    rows = {row["ELEMENT_NAME"]: row for row in (await xnat("GET /data/search/elements")).rows}
+    assert rows["xnat:mrSessionData"]["COUNT"] == "1"
+    assert rows["xnat:mrSessionData"]["SINGULAR"] == "MRSession"
+    assert (await xnat("GET /data/scan_types")).rows == [{"type": "T1w"}]
+
+
+async def test_the_schema_is_well_formed_and_knows_its_types(xnat: Client) -> None:
+    assert (await xnat("GET /xapi/schemas")).json() == ["xnat"]
+    root = ET.fromstring((await xnat("GET /schemas/xnat/xnat.xsd")).body)
+    xs = "{http://www.w3.org/2001/XMLSchema}"
+    types = {element.get("name") for element in root.findall(f"{xs}complexType")}
+    assert {"mrSessionData", "mrScanData", "subjectData", "projectData"} <= types
+    for extension in root.iter(f"{xs}extension"):
+        assert (extension.get("base") or "").partition(":")[2] in types
+
+
+async def test_workflows_follow_an_archived_session(xnat: Client) -> None:
+    line = "POST /data/services/import?dest=/archive&project=P&subject=S&session=E2"
+    await xnat(line, study(), kind="application/zip")
+    ident = xnat.sandbox.store.find("label='E2'")[0].code
+    rows = (await xnat(f"GET /data/services/workflows?experiment={ident}&display=LATEST")).rows
+    assert [row["label"] for row in rows] == ["E2"]
+    number = rows[0]["jobid"]
+    document = (await xnat(f"GET /data/workflows/{number}?format=xml")).text
+    assert 'status="Complete"' in document
+    assert (await xnat("PUT /data/workflows?wrk:workflowData/id=x")).status == 400
+    query = "&".join(
+        f"wrk:workflowData/{name}={value}"
+        for name, value in (
+            ("id", ident), ("launch_time", "now"), ("data_type", "xnat:mrSessionData"),
+            ("pipeline_name", "mine"), ("status", "Running"),
+        )
+    )  # fmt: skip
+    mine = (await xnat(f"PUT /data/workflows?{query}")).text
+    assert (await xnat("PUT /data/projects/P/subjects/S/experiments/E2?label=X")).status == 409
+    await xnat(f"PUT /data/workflows/{mine}?wrk:workflowData/status=Complete")
+    assert (await xnat("PUT /data/projects/P/subjects/S/experiments/E2?label=X")).status == 200
+
+
+async def test_a_listener_hears_of_the_end_of_an_import(xnat: Client) -> None:
+    line = "POST /data/services/import?project=P&subject=S&session=E2&http-session-listener=tok"
+    await xnat(line, study(), kind="application/zip")
+    messages = (await xnat("GET /data/status/tok?format=json")).json()["msgs"][0]
+    assert messages[-1]["status"] == "COMPLETED" and messages[-1]["terminal"]
+    assert (await xnat("GET /xapi/event_tracking/tok")).json()["succeeded"] is True
+    assert (await xnat("GET /xapi/event_tracking/other")).status == 404
+
+
+async def test_the_tags_of_an_object_can_be_dumped(xnat: Client) -> None:
+    line = "POST /data/services/import?dest=/archive&project=P&subject=S&session=E2"
+    await xnat(line, study(), kind="application/zip")
+    src = "/archive/projects/P/subjects/S/experiments/E2/scans/3"
+    rows = (await xnat(f"GET /data/services/dicomdump?src={src}&field=00100020")).rows
+    assert [(row["tag1"], row["value"]) for row in rows] == [("(0010,0020)", "E")]
+
+
+async def test_whole_documents_are_stored_through_the_newer_api(xnat: Client) -> None:
+    space = 'xmlns:xnat="http://nrg.wustl.edu/xnat"'
+    body = (
+        f'<xnat:MRSession {space} project="P" label="N">'
+        "<xnat:subject_ID>S</xnat:subject_ID></xnat:MRSession>"
+    )
+    path = "PUT /xapi/archive/upload/xml"
+    assert (await xnat(path, body, kind="application/xml")).status == 400
+    path += "?allowDataDeletion=false"
+    answer = await xnat(path, body, kind="application/xml")
+    assert answer.text.startswith("/archive/experiments/SANDBOX_E")
+    assert (await xnat(path, "<!DOCTYPE x><x/>", kind="application/xml")).status == 400
+
+
+async def test_catalogs_are_refreshed_through_the_newer_api(xnat: Client) -> None:
+    files = f"{SESSION}/resources/R/files"
+    await xnat(f"PUT {files}/u.zip?extract=true", zipped({"a": b"1"}), kind="application/zip")
+    folder = xnat.sandbox.store.archive / "P/arc001/E/RESOURCES/R"
+    (folder / "dropped").write_bytes(b"22")
+    (folder / "a").unlink()
+    assert await xnat.names(files) == ["a"]
+    path = "PUT /xapi/archive/catalogs/refresh/Append,Delete,PopulateStats"
+    answer = await xnat(path, packed([f"/archive{SESSION[5:]}/resources/R"]), kind=JSON)
+    assert answer.status == 200
+    assert await xnat.names(files) == ["dropped"]
+    row = (await xnat(f"GET {SESSION}/resources")).rows[0]
+    assert (row["file_count"], row["file_size"]) == ("1", "2")
+
+
+async def test_a_session_is_exported_as_its_folder(xnat: Client) -> None:
+    await xnat.put(f"{SESSION}/scans/3/resources/DICOM/files/a", b"1")
+    answer = await xnat("GET /data/projects/P/experiments/E/DIR?format=zip")
+    assert answer.names == ["SCANS/3/DICOM/a"]
+
+
+async def test_reconstructions_have_inputs_and_outputs(xnat: Client) -> None:
+    path = f"{SESSION}/reconstructions/R1"
+    assert (await xnat(f"PUT {path}?type=seg&baseScanType=T1w")).status == 200
+    await xnat.put(f"{path}/in/resources/I/files/a", b"1")
+    await xnat.put(f"{path}/out/resources/O/files/b", b"2")
+    assert await xnat.names(f"{path}/files") == ["b"]
+    assert await xnat.names(f"{path}/in/files") == ["a"]
+    row = (await xnat(f"GET {SESSION}/reconstructions")).rows[0]
+    assert (row["ID"], row["type"], row["baseScanType"]) == ("R1", "seg", "T1w")
+    document = ET.parse(io.StringIO((await xnat(f"GET {SESSION}?format=xml")).text))
+    files = [element.get("label") for element in document.iter() if element.tag.endswith("}file")]
+    assert {"I", "O"} <= set(files)
