@@ -28,13 +28,15 @@ import anyio.to_thread
 from xnatctl.endpoints import nightly
 from xnatctl.endpoints.archive import ArchiveSink
 from xnatctl.endpoints.bundle import BundleReader, BundleSink, Origin, check_target
-from xnatctl.endpoints.dicom_folder import EXPLAINED, DicomSource, Exam
+from xnatctl.endpoints.dicom_folder import EXPLAINED, DicomSource
+from xnatctl.endpoints.dicom_folder import Exam as Exam
 from xnatctl.endpoints.entries import Entries
 from xnatctl.endpoints.folder import AddingSink, FolderSource
 from xnatctl.endpoints.local import LocalSink, Place
 from xnatctl.endpoints.manifest import MANIFEST, Row
 from xnatctl.endpoints.prearchive import PrearchiveSink
-from xnatctl.endpoints.upload import Intent, UploadSink
+from xnatctl.endpoints.upload import Intent as Intent
+from xnatctl.endpoints.upload import UploadSink
 from xnatctl.endpoints.xnat_source import SHARED_IN, Archive, XnatSource
 from xnatctl.endpoints.zipped import ZipSink
 from xnatctl.engine.events import Bus, Event, UnitPlanned

@@ -19,6 +19,10 @@ session = Group(
     help="Imaging sessions: list, show, download, share and change them.",
     lazy={
         "download": Lazy("xnatctl.cli.download:session_download", "Download one, verified."),
+        "upload": Lazy("xnatctl.cli.upload:session_upload", "Upload DICOM as one, verified."),
+        "upload-exam": Lazy(
+            "xnatctl.cli.upload:session_upload_exam", "Upload DICOM and the files beside it."
+        ),
         "vars": Lazy("xnatctl.cli.vars:session_vars", "Custom variables: show and set them."),
         "share": Lazy("xnatctl.cli.sharing:session_share", "Share one into another project."),
         "unshare": Lazy("xnatctl.cli.sharing:session_unshare", "Take a share back."),

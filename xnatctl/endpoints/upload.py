@@ -321,7 +321,12 @@ class UploadSink:
             await self._entries.wait_until_archived(row, place)
             return
         if intake.fresh or row.status not in ("READY", "CONFLICT"):
-            await self._entries.build(row)
+            try:
+                await self._entries.build(row)
+            except ServerFault:
+                # An entry of which the server kept nothing cannot be built: that is the reason.
+                await self._compare(unit, intake, row)
+                raise
         await self._compare(unit, intake, row)
         if self._intent.goal == "prearchive":
             return

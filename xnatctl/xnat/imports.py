@@ -162,8 +162,12 @@ class Imports:
 
     async def last_log(self, entry: PrearchiveEntry) -> str:
         """The last entry of its log, where the reason of a conflict stands."""
-        reply = await self._transport.request("GET", paths.prearchive_entry(entry) + "/logs/last")
-        return first_words(reply.text)
+        path = paths.prearchive_entry(entry) + "/logs/last"
+        reply = await self._transport.request("GET", path)
+        if not reply.body.lstrip().startswith(b"{"):
+            return first_words(reply.text)
+        rows = parse_rows(reply.body, path)
+        return first_words(rows[-1].get("entry", "")) if rows else ""
 
     def open_entry_zip(
         self, entry: PrearchiveEntry
