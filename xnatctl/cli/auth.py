@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from xnatctl.errors import AuthError
 
-from .group import Command, Group, option
+from .group import Command, Group, Lazy, option
 from .options import CONNECTION, read_secret, refuse_secret
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
     from xnatctl.config import Server
 
-auth = Group("auth", help="Log in and out, and see which login is used.")
+auth = Group(
+    "auth",
+    help="Log in and out, and see which login is used.",
+    lazy={"token": Lazy("xnatctl.cli.tokens:token", "Alias tokens: a login for scripts.")},
+)
 health = Group("health", help="Check that the server answers.")
 
 

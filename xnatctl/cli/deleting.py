@@ -55,7 +55,7 @@ async def subject_delete(
     Examples:
       xnatctl subject delete SUB001 -P STUDY --dry-run
       xnatctl subject delete SUB001 SUB002 -P STUDY --yes
-      xnatctl subject list -P STUDY -q | xnatctl subject delete -P STUDY --batch - --yes
+      xnatctl subject delete -P STUDY --batch withdrawn.txt --yes
     """
     labels = named(subjects, batch, what="subject")
     return await run_subject_delete(app, app.project(project), labels, yes=yes, dry_run=dry_run)

@@ -32,11 +32,17 @@ COMMANDS = {
     "resource": Lazy(f"{_AT}.resource:resource", "Folders of files: list, download.", TRANSFER),
     "subject": Lazy(f"{_AT}.subject:subject", "Subjects of a project.", INSPECT),
     "scan": Lazy(f"{_AT}.scan:scan", "Scans of a session.", INSPECT),
+    "pipeline": Lazy(f"{_AT}.pipeline:pipeline", "Processing at the server.", SERVER),
+    "admin": Lazy(f"{_AT}.admin:admin", "Catalogs, users, plugins, settings.", SERVER),
+    "api": Lazy(f"{_AT}.api:api", "Any request to the REST API.", SERVER),
     "whoami": Lazy(f"{_AT}.auth:whoami", "Show who you are at the server.", SERVER),
     "health": Lazy(f"{_AT}.auth:health", "Check that the server answers.", SERVER),
     "dicom": Lazy(f"{_AT}.dicom:dicom", "DICOM files: inspect, change, anonymize.", INSPECT),
     "auth": Lazy(f"{_AT}.auth:auth", "Log in and out.", SETUP),
     "config": Lazy(f"{_AT}.config:config", "Profiles: named servers.", SETUP),
+    "doctor": Lazy(f"{_AT}.doctor:doctor", "Find out why something does not work.", SETUP),
+    "completion": Lazy(f"{_AT}.completion:completion", "Completion for your shell.", SETUP),
+    "help": Lazy(f"{_AT}.topics:help_", "Explain a topic or a command.", SETUP),
     "sandbox": Lazy(f"{_AT}.sandbox:sandbox", "A practice server on this machine.", SETUP),
 }
 

@@ -81,7 +81,7 @@ async def subject_set(
     \b
     Examples:
       xnatctl subject vars set SUB001 cohort=A visit_ok=yes -P STUDY --yes
-      xnatctl subject list -P STUDY -q | xnatctl subject vars set cohort=A -P STUDY --batch - --yes
+      xnatctl subject vars set cohort=A -P STUDY --batch cohort-a.txt --yes
     """
     from xnatctl.xnat.edits import Edits
 
