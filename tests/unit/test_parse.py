@@ -375,7 +375,7 @@ def test_no_uri_is_too_odd_to_be_placed(uri: str) -> None:
 # --- documents -------------------------------------------------------------------------------
 
 SESSION = b"""<?xml version="1.0" encoding="UTF-8"?>
-<xnat:MRSession ID="X_E1" project="P" label="MR1" UID="1.2.3" modality="MR" visit_id="V1"
+<xnat:MRSession ID="X_E1" project="P" label="MR1" UID="1.2.3" modality="MR" visit="V1"
  xmlns:xnat="http://nrg.wustl.edu/xnat" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">
 <!--hidden_fields[xnat_mrSessionData_id="X_E1"]-->
 <xnat:sharing><xnat:share label="X1" project="OTHER"/></xnat:sharing>

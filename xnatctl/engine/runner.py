@@ -276,7 +276,7 @@ class UnitRun:
 
     def __init__(self, run: Run, unit: Unit) -> None:
         self._run = run
-        self._unit = unit
+        self._light = self._unit = unit
         self._started = time.monotonic()
         self._outcomes: list[Outcome] = []
         self._left: list[Left] = []
@@ -343,8 +343,8 @@ class UnitRun:
     async def _plan(self) -> Unit:
         """The unit in full with a verdict on every item."""
         run = self._run
-        known = await run.state.known(run.pair, self._unit.key)
-        unit = self._unit
+        unit = self._light
+        known = await run.state.known(run.pair, unit.key)
         if known is not None:
             unit = replace(unit, facts={**known.facts, **unit.facts})
         async with run.limits.source.slot():

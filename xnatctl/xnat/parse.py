@@ -268,7 +268,7 @@ def parse_session_xml(body: bytes, where: str) -> SessionDetail:
         shares=tuple(
             (one.get("project", ""), one.get("label", "")) for one in _all(root, "sharing", "share")
         ),
-        visit=root.get("visit_id", "") or root.get("visit", ""),
+        visit=root.get("visit", ""),
         protocol=_child(root, "protocol") or root.get("protocol", ""),
         fields={
             one.get("name", ""): (one.text or "").strip() for one in _all(root, "fields", "field")
