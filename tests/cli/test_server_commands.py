@@ -324,3 +324,34 @@ def test_a_completion_script_calls_the_program_back(xnatctl: Call, shell: str) -
     done = xnatctl("completion", shell)
     assert (done.code, done.err) == (0, "")
     assert f"_XNATCTL_COMPLETE={shell}_complete" in done.out
+
+
+# --- a running sandbox ---------------------------------------------------------------------------
+
+
+def test_a_fault_is_added_met_listed_and_cleared(xnatctl: Call, server: Sandbox) -> None:
+    added = xnatctl(
+        *("sandbox", "fault", "add", "GET /data/projects*", "status", "--nth", "1"),
+        *("--status", "403", "-o", "json"),
+    )
+    assert added.code == 0, added.err
+    assert added.json() | {"kind": "status", "status": 403, "nth": 1} == added.json()
+    assert xnatctl("project", "list").code == 6
+    assert xnatctl("project", "list").code == 0
+    rows = xnatctl("sandbox", "fault", "list", "-o", "json").json()
+    assert [row["fired"] for row in rows] == [1]
+    assert xnatctl("sandbox", "fault", "clear").code == 0
+    assert xnatctl("sandbox", "fault", "list", "-o", "json").json() == []
+
+
+def test_a_fault_that_makes_no_sense_is_refused_in_words(xnatctl: Call) -> None:
+    done = xnatctl("sandbox", "fault", "add", "GET /x", "explode")
+    assert done.code == 2
+    assert "explode" in done.err
+    kinds = xnatctl("sandbox", "fault", "kinds", "-q").out.split()
+    assert {"cut", "stall", "status"} <= set(kinds)
+
+
+def test_a_sandbox_is_inspected(xnatctl: Call) -> None:
+    assert "SUB1" in json.dumps(xnatctl("sandbox", "inspect", "-P", "STUDY").json())
+    assert xnatctl("sandbox", "inspect", "--counters").json()

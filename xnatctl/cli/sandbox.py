@@ -13,14 +13,22 @@ import asyncclick as click
 
 from xnatctl.errors import LocalFault, UsageError
 
-from .group import Group, option
+from .group import Group, Lazy, option
 from .options import workers_option
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
     from xnatctl.sandbox.settings import Settings
 
-sandbox = Group("sandbox", help="A practice server on this machine: no Docker, ready in a second.")
+_WINDOW = "xnatctl.cli.sandbox_window"
+sandbox = Group(
+    "sandbox",
+    help="A practice server on this machine: no Docker, ready in a second.",
+    lazy={
+        "fault": Lazy(f"{_WINDOW}:fault", "Let things go wrong in a running one."),
+        "inspect": Lazy(f"{_WINDOW}:inspect", "Print all that a running one holds."),
+    },
+)
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
