@@ -17,11 +17,13 @@ travel.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -104,7 +106,7 @@ class Reply:
     def json(self) -> Any:
         try:
             return msgspec.json.decode(self.body)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise BadReply(f"{self.url} did not answer with JSON", why=str(error)) from error
 
 
@@ -138,11 +140,11 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._login_lock = anyio.Lock()
         self._generation = 0
+        self._is_refused = False
         self._paused_until = 0.0
 
     async def __aenter__(self) -> Transport:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        if not _is_address(self.url):
             raise ConfigError(
                 f"{redact(self.url)!r} is not the address of a server",
                 hint="give one like https://xnat.example.org",
@@ -232,7 +234,7 @@ class Transport:
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """GET a body in chunks as they arrive. One attempt: who consumes it decides on another."""
         response = await self._with_login(
-            lambda: self._open("GET", path, params=params, slow=slow, expect=expect)
+            lambda: self._open_body(path, params=params, slow=slow, expect=expect)
         )
         try:
             yield self._chunks(response)
@@ -260,23 +262,30 @@ class Transport:
         if self._generation == 0:
             await self._login(0)
         generation = self._generation
-        source = _Watched(chunks)
+        source = _Watched(chunks, self.timeouts.slow_stall if slow else self.timeouts.stall)
         headers = {"Content-Type": content_type}
         if length is not None:
             headers["Content-Length"] = str(length)
         try:
-            response = await self._open(
-                method,
-                path,
-                params=params,
-                data=source,
-                headers=headers,
-                expect100=length is None or length > SMALL_BODY,
-                slow=slow,
-                expect="any",
-                allow=allow,
-            )
-            reply = await self._read(response)
+            with source.patience:
+                response = await self._open(
+                    method,
+                    path,
+                    params=params,
+                    data=source,
+                    headers=headers,
+                    expect100=length is None or length > SMALL_BODY,
+                    slow=slow,
+                    expect="any",
+                    allow=allow,
+                )
+                reply = await self._read(response)
+            if source.patience.cancelled_caught:
+                raise Unreachable(
+                    f"{method} {redact(self.url + path)} stalled",
+                    why=f"{self.name} took nothing more of the body",
+                    sent=True,
+                )
         except SessionLost:
             await self._login(generation)
             raise
@@ -286,6 +295,8 @@ class Transport:
             if isinstance(error, (NotFound, PermissionDenied)) and not await self._is_ours():
                 raise SessionLost(f"the login at {self.name} expired during an upload") from error
             raise
+        finally:
+            await source.finish()
         if _is_login_page(reply):
             await self._login(generation)
             raise SessionLost(f"the login at {self.name} expired during an upload")
@@ -335,6 +346,8 @@ class Transport:
 
     async def _is_ours(self) -> bool:
         """Whether the cookie still stands for our user; if not, there is a new one now."""
+        if self._generation == 0:
+            await self._login(0)
         generation = self._generation
         try:
             reply = await self._once("GET", WHOAMI, None, None, "", "text", False, ())
@@ -349,14 +362,18 @@ class Transport:
         return False
 
     def _is_me(self, answer: str) -> bool:
+        name = answer.strip().strip('"').lower()
         mine = self.username.rpartition("/")[2].lower()
-        return not mine or answer.strip().strip('"').lower() == mine
+        return name == mine if mine else name != "guest"
 
     async def _login(self, seen: int) -> None:
         """Log in unless somebody else did since `seen`."""
         async with self._login_lock:
             if self._generation != seen:
                 return
+            if self._is_refused:
+                # Some twenty failed logins lock an account: the same password is not tried again.
+                raise self._refusal()
             if not self._credentials.username:
                 raise AuthError(
                     f"the login at {self.name} has expired"
@@ -378,10 +395,8 @@ class Transport:
                 )
                 token = (await self._read(response)).text.strip()
             except SessionLost as error:
-                raise AuthError(
-                    f"{self.name} refused the login of {self._credentials.username}",
-                    why="user name or password is wrong, or the account is locked or expired",
-                ) from error
+                self._is_refused = True
+                raise self._refusal() from error
             if not re.fullmatch(r"[\w.!-]{8,}", token):
                 raise BadReply(f"{self.url} does not answer a login like an XNAT server")
             if not self._token():
@@ -389,6 +404,12 @@ class Transport:
             self._generation += 1
         if self._on_token is not None:
             self._on_token(self._token())
+
+    def _refusal(self) -> AuthError:
+        return AuthError(
+            f"{self.name} refused the login of {self._credentials.username}",
+            why="user name or password is wrong, or the account is locked or expired",
+        )
 
     def _token(self) -> str:
         assert self._session is not None
@@ -454,6 +475,8 @@ class Transport:
         stall = self.timeouts.slow_stall if slow else self.timeouts.stall
         self.requests += 1
         started = time.monotonic()
+        if isinstance(data, _Watched):
+            data.wait()
         try:
             response = await self._session.request(
                 method,
@@ -482,6 +505,16 @@ class Transport:
             raise
         return response
 
+    async def _open_body(
+        self, path: str, *, params: Params, slow: bool, expect: Expect
+    ) -> aiohttp.ClientResponse:
+        """Open a body to be streamed. A page may be a file, or the login page in place of it."""
+        response = await self._open("GET", path, params=params, slow=slow, expect=expect)
+        if response.content_type == "text/html" and not await self._is_ours():
+            response.close()
+            raise SessionLost(f"{self.name} answered with its login page")
+        return response
+
     async def _raise_for_status(
         self,
         response: aiohttp.ClientResponse,
@@ -496,6 +529,14 @@ class Transport:
             return
         if status == 401 or (status in (301, 302, 303, 307) and _to_login(response)):
             raise SessionLost(f"{self.name} asks for a login", status=status)
+        if 300 <= status < 400 and status != 304:
+            location = redact(response.headers.get("Location", ""))
+            raise Refused(
+                f"{where} is redirected, which is not followed",
+                why=f"HTTP {status} to {location}" if location else f"HTTP {status}",
+                hint="if the server has moved, give its new address",
+                status=status,
+            )
         if 200 <= status < 400:
             if expect in ("json", "xml", "binary") and response.content_type == "text/html":
                 raise SessionLost(
@@ -562,7 +603,7 @@ class Transport:
             error, (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError)
         ):
             return Untrusted(f"the certificate of {self.name} cannot be verified", why=why)
-        if isinstance(error, aiohttp.InvalidURL):
+        if isinstance(error, (aiohttp.InvalidURL, UnicodeError)):
             return ConfigError(f"{redact(url)!r} is not a usable address", why=why)
         if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
             return Unreachable(
@@ -576,19 +617,71 @@ class Transport:
 
 
 class _Watched:
-    """A body that remembers what it failed with: aiohttp says only that the connection closed."""
+    """A body under watch, for what aiohttp does not do with one:
 
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+    1. it remembers what it failed with; aiohttp says only that the connection closed;
+    2. it ends the request when its next chunk is not asked for within `stall` seconds; aiohttp
+       watches for silence only after the body;
+    3. it is closed when the request has ended; aiohttp's writer, a task of its own, may just be
+       waiting for a chunk then.
+    """
+
+    def __init__(self, chunks: AsyncIterator[bytes], stall: float) -> None:
         self._chunks = chunks
+        self._stall = stall
+        self._timer: asyncio.TimerHandle | None = None
+        self._reading = asyncio.Lock()
+        self._reader: asyncio.Task[Any] | None = None
+        self._has_ended = False
+        self.patience = anyio.CancelScope()
         self.failure: Exception | None = None
 
+    def wait(self) -> None:
+        """From now on the other side has to take something."""
+        self._timer = asyncio.get_running_loop().call_later(self._stall, self.patience.cancel)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._chunks:
-                yield chunk
-        except Exception as error:
-            self.failure = error
-            raise
+        self._reader = asyncio.current_task()
+        while True:
+            self._stop_waiting()
+            async with self._reading:
+                if self._has_ended:
+                    # Just to stop would complete the request.
+                    raise ConnectionAbortedError("the request has ended")
+                try:
+                    chunk = await anext(self._chunks)
+                except StopAsyncIteration:
+                    return
+                except Exception as error:
+                    self.failure = error
+                    raise
+            self.wait()
+            yield chunk
+
+    async def finish(self) -> None:
+        """Close the body, after whoever reads from it has let go of it."""
+        self._stop_waiting()
+        self._has_ended = True
+        if self._reading.locked() and self._reader is not None:
+            self._reader.cancel()
+        with anyio.CancelScope(shield=True):
+            async with self._reading:
+                if isinstance(self._chunks, AsyncGenerator):
+                    await self._chunks.aclose()
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        URL(url, encoded=True)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def encode_query(params: Params) -> str:
@@ -604,7 +697,10 @@ _SECRET = re.compile(r"(?i)((?:password|passwd|secret|token|csrf)=)[^&\s]+")
 
 def redact(url: str) -> str:
     """The URL without anything that could be a credential."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "***"
     netloc = parts.netloc.rpartition("@")[2]
     path = re.sub(r"(/tokens/(?:validate|invalidate)/[^/]+/)[^/?]+", r"\1***", parts.path)
     return urlunsplit((parts.scheme, netloc, path, _SECRET.sub(r"\1***", parts.query), ""))
@@ -642,12 +738,14 @@ def _retry_after(value: str) -> float | None:
         pass
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
 def _reason(error: BaseException) -> str:
     text = str(error) or type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorError) and error.os_error is not None:
-        text = error.os_error.strerror or str(error.os_error)
+        # asyncio replaces the words of the system by an address.
+        number = error.os_error.errno or 0
+        text = os.strerror(number) if number > 0 else error.os_error.strerror or text
     return first_words(text)
