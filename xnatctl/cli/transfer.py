@@ -263,7 +263,7 @@ async def run_transfer(app: App, options: TransferOptions, *, save: Path | None 
     if options.dry_run:
         return _show_plan(app, options, planned, report, rate=rate, save=save)
     _show_report(app, options, report, source, sink)
-    if report.interrupted or report.units_failed:
+    if report.units_failed and not report.interrupted:  # an interruption said so at once
         app.console.say(f"to go on: {command_line(app)}")
     return report.exit_code
 
