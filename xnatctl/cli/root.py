@@ -40,7 +40,7 @@ COMMANDS = {
     "dicom": Lazy(f"{_AT}.dicom:dicom", "DICOM files: inspect, change, anonymize.", INSPECT),
     "auth": Lazy(f"{_AT}.auth:auth", "Log in and out.", SETUP),
     "config": Lazy(f"{_AT}.config:config", "Profiles: named servers.", SETUP),
-    "doctor": Lazy(f"{_AT}.doctor:doctor", "Find out why something does not work.", SETUP),
+    "doctor": Lazy(f"{_AT}.checkup:doctor", "Find out why something does not work.", SETUP),
     "completion": Lazy(f"{_AT}.completion:completion", "Completion for your shell.", SETUP),
     "help": Lazy(f"{_AT}.topics:help_", "Explain a topic or a command.", SETUP),
     "sandbox": Lazy(f"{_AT}.sandbox:sandbox", "A practice server on this machine.", SETUP),
