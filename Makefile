@@ -8,7 +8,7 @@ PY := $(BIN)/python
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: demo test test-all check format bench bench-quick bench-full docs sandbox clean
+.PHONY: demo test test-all check format bench bench-quick bench-full docs reference man sandbox clean
 
 demo: $(VENV)/core
 	@$(BIN)/xnatctl sandbox demo
@@ -37,6 +37,12 @@ bench-quick: $(VENV)/dev
 
 bench-full: $(VENV)/dev
 	$(PY) benchmarks/run.py --full
+
+reference: $(VENV)/core
+	$(PY) -m xnatctl.cli.reference
+
+man: $(VENV)/core
+	$(PY) -m xnatctl.cli.reference --man docs/_build/man
 
 docs: $(VENV)/docs
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
