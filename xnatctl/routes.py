@@ -30,7 +30,8 @@ from xnatctl.endpoints.archive import ArchiveSink
 from xnatctl.endpoints.bundle import BundleReader, BundleSink, Origin, check_target
 from xnatctl.endpoints.dicom_folder import EXPLAINED, DicomSource
 from xnatctl.endpoints.dicom_folder import Exam as Exam
-from xnatctl.endpoints.entries import Entries
+from xnatctl.endpoints.entries import Entries as Entries
+from xnatctl.endpoints.entries import Slot as Slot
 from xnatctl.endpoints.folder import AddingSink, FolderSource
 from xnatctl.endpoints.local import LocalSink, Place
 from xnatctl.endpoints.manifest import MANIFEST, Row

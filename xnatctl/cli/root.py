@@ -30,6 +30,9 @@ COMMANDS = {
     "project": Lazy(f"{_AT}.project:project", "Projects: list, create, transfer.", TRANSFER),
     "session": Lazy(f"{_AT}.session:session", "Imaging sessions: list, show, download.", TRANSFER),
     "resource": Lazy(f"{_AT}.resource:resource", "Folders of files: list, download.", TRANSFER),
+    "prearchive": Lazy(
+        f"{_AT}.prearchive:prearchive", "Sessions that wait to be archived.", TRANSFER
+    ),
     "subject": Lazy(f"{_AT}.subject:subject", "Subjects of a project.", INSPECT),
     "scan": Lazy(f"{_AT}.scan:scan", "Scans of a session.", INSPECT),
     "pipeline": Lazy(f"{_AT}.pipeline:pipeline", "Processing at the server.", SERVER),

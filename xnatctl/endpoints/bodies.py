@@ -1,7 +1,7 @@
 """Files of this machine as bodies to be sent, wherever they lie: in folders, zips, tars, on a list.
 
 Everything here is plain blocking code that runs on a thread: `find` looks, `archive` makes the
-bytes of a zip while they are asked for, `pulled` hands them to the event loop a block at a time.
+bytes of a zip while they are asked for, `Pulled` hands them to the event loop a block at a time.
 Nothing is unpacked to disk, but for a compressed tar, which can only be read from its start.
 """
 
@@ -17,12 +17,13 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import anyio
 import anyio.to_thread
 
 from xnatctl.errors import LocalFault, NotFound, UsageError
@@ -264,13 +265,31 @@ def archive(members: Iterable[tuple[str, Body]]) -> Generator[bytes, None, None]
     yield writer.finish()
 
 
-async def pulled(pieces: Generator[bytes, None, None]) -> AsyncGenerator[bytes, None]:
-    """The pieces of a blocking generator, gathered into blocks, each one hop to a thread."""
-    try:
-        while block := await anyio.to_thread.run_sync(_gather, pieces):
-            yield block
-    finally:
-        pieces.close()
+class Pulled:
+    """The pieces of a blocking generator, gathered into blocks, each one hop to a thread.
+
+    No async generator, since one cannot be closed while it runs: a request that breaks off leaves
+    its writer waiting for the next block for a moment. `aclose` waits for the read under way.
+    """
+
+    def __init__(self, pieces: Generator[bytes, None, None]) -> None:
+        self._pieces = pieces
+        self._reading = anyio.Lock()
+
+    def __aiter__(self) -> Pulled:
+        return self
+
+    async def __anext__(self) -> bytes:
+        async with self._reading:
+            block = await anyio.to_thread.run_sync(_gather, self._pieces)
+        if not block:
+            raise StopAsyncIteration
+        return block
+
+    async def aclose(self) -> None:
+        with anyio.CancelScope(shield=True):
+            async with self._reading:
+                self._pieces.close()
 
 
 def _gather(pieces: Iterator[bytes]) -> bytes:

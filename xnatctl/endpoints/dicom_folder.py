@@ -31,7 +31,7 @@ from xnatctl.errors import NotFound, Refused
 from xnatctl.model import Ref
 from xnatctl.xnat.parse import digest_of
 
-from .bodies import START, Body, Unread, archive, blocks, find, hashed, is_litter, pulled
+from .bodies import START, Body, Pulled, Unread, archive, blocks, find, hashed, is_litter
 from .catalogue import container_key
 
 EXPLAINED = frozenset({"junk", "dicomdir", "other-file", "empty", "duplicate"})
@@ -203,8 +203,7 @@ class DicomSource:
         found, exam = self.found, self._exam
         if not (found.studies or found.left):
             raise NotFound(f"there is no file in {self._path}")
-        sends_all = exam is not None and exam.resources
-        explained = EXPLAINED | _SIDE if sends_all else EXPLAINED
+        explained = EXPLAINED | _SIDE if exam is not None else EXPLAINED
         if not self._lenient and (doubtful := found.doubtful(explained)):
             raise Refused(
                 f"{len(doubtful)} files in {self._path} cannot be sent",
@@ -312,7 +311,7 @@ class DicomSource:
             pieces = blocks(self._bodies[item.key])
         else:
             pieces = archive((one.path, self._bodies[one.key]) for one in item.members)
-        async with aclosing(pulled(pieces)) as body:
+        async with aclosing(Pulled(pieces)) as body:
             yield body
 
     def member_path(self, item: Item, name: str) -> str:

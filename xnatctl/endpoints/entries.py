@@ -8,15 +8,16 @@ entry is looked at until it has gone or says that it failed, and nothing is ever
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 
 import anyio
 import anyio.to_thread
 
-from xnatctl.dicom.head import Unfit, read_head
+from xnatctl.dicom.head import Head, Unfit, read_head
 from xnatctl.errors import Conflict, Corrupt, NotFound, ServerFault
-from xnatctl.model import PrearchiveEntry, Session
+from xnatctl.model import PrearchiveEntry, Ref, Session
 from xnatctl.retry import Sleep, Waiting
 from xnatctl.xnat.client import Xnat
 from xnatctl.xnat.imports import Imports, StillArchiving
@@ -27,7 +28,7 @@ HEAD_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Slot:
     """Where an entry is archived: labels of the destination."""
 
     project: str
@@ -49,7 +50,7 @@ class Entries:
     async def find(self, entry: PrearchiveEntry) -> PrearchiveEntry | None:
         return await self._imports.find_entry(entry)
 
-    async def find_session(self, place: Place) -> Session | None:
+    async def find_session(self, place: Slot) -> Session | None:
         try:
             return await self._xnat.resolve_session(place.session, project=place.project)
         except NotFound:
@@ -86,7 +87,7 @@ class Entries:
             f"{self._xnat.name} did not build {entry.url} within {self._waiting.build:.0f} s"
         )
 
-    async def archive(self, entry: PrearchiveEntry, place: Place, *, overwrite: str = "") -> str:
+    async def archive(self, entry: PrearchiveEntry, place: Slot, *, overwrite: str = "") -> str:
         """Archive the entry once, and return the address of the session. Raises Conflict."""
         names = {"project": place.project, "subject": place.subject, "session": place.session}
         try:
@@ -94,7 +95,7 @@ class Entries:
         except StillArchiving:
             return await self.wait_until_archived(entry, place)
 
-    async def wait_until_archived(self, entry: PrearchiveEntry, place: Place) -> str:
+    async def wait_until_archived(self, entry: PrearchiveEntry, place: Slot) -> str:
         async for found in self.looks(entry, self._waiting.archive):
             if found is None:
                 session = await self.find_session(place)
@@ -137,7 +138,23 @@ class Entries:
         if found is not None:
             return found
         async with self._imports.open_entry_zip(entry) as chunks:
-            return await uids_by_content(chunks)
+            return {head.uid for head in await heads(chunks)}
+
+    async def studies(self, entry: PrearchiveEntry) -> set[str]:
+        """The Study Instance UIDs of its objects, each read."""
+        async with self._imports.open_entry_zip(entry) as chunks:
+            return {head.study for head in await heads(chunks)}
+
+    async def archived_uids(self, session_id: str) -> set[str]:
+        """The SOP Instance UIDs in the DICOM resources of an archived session's scans."""
+        every = Ref("", session_id=session_id)
+        files = await self._xnat.list_files(every, deep=True)
+        names = [one.path for one in files if one.resource == "DICOM" and "/scans/" in one.uri]
+        found = uids_by_name(names)
+        if found is not None:
+            return found
+        async with self._xnat.open_zip(every.at("scans", "ALL").in_resource("DICOM")) as chunks:
+            return {head.uid for head in await heads(chunks)}
 
 
 def uids_by_name(names: list[str]) -> set[str] | None:
@@ -151,9 +168,9 @@ def uids_by_name(names: list[str]) -> set[str] | None:
     return found
 
 
-async def uids_by_content(chunks: AsyncIterator[bytes]) -> set[str]:
-    """The SOP Instance UIDs of the DICOM objects in a zip, read while it arrives."""
-    found: set[str] = set()
+async def heads(chunks: AsyncIterator[bytes]) -> list[Head]:
+    """The heads of the DICOM objects in a zip, read while it arrives."""
+    found: list[Head] = []
     reader = ZipReader()
     held, size = BytesIO(), 0
     async for chunk in chunks:
@@ -166,15 +183,7 @@ async def uids_by_content(chunks: AsyncIterator[bytes]) -> set[str]:
                     held.write(event.plain)
             elif isinstance(event, MemberEnd):
                 held.seek(0)
-                uid = await anyio.to_thread.run_sync(_uid_of, held, size)
-                if uid:
-                    found.add(uid)
+                with suppress(Unfit):
+                    found.append(await anyio.to_thread.run_sync(read_head, held, size))
     reader.close()
     return found
-
-
-def _uid_of(head: BytesIO, size: int) -> str:
-    try:
-        return read_head(head, size).uid
-    except Unfit:
-        return ""

@@ -27,8 +27,15 @@ from typing import Literal
 
 from xnatctl.engine.ports import Chunks, Inventory
 from xnatctl.engine.types import Item, Stamp, Unit
-from xnatctl.errors import Conflict, Corrupt, PermissionDenied, Refused, ServerFault
-from xnatctl.model import PrearchiveEntry, Ref
+from xnatctl.errors import (
+    Conflict,
+    Corrupt,
+    NotFound,
+    PermissionDenied,
+    Refused,
+    ServerFault,
+)
+from xnatctl.model import PrearchiveEntry
 from xnatctl.xnat.client import Xnat
 from xnatctl.xnat.imports import Imports, entry_of
 from xnatctl.xnat.parse import digest_of
@@ -37,7 +44,7 @@ from xnatctl.zipstream import MemberData, MemberEnd, MemberStart, archive_length
 
 from .archive import ArchiveSink, Remember
 from .catalogue import SESSION_XML
-from .entries import Entries, Place, uids_by_content, uids_by_name
+from .entries import Entries, Slot
 from .repack import as_zip
 from .tarring import as_tar, tar_length
 
@@ -133,17 +140,8 @@ class UploadSink:
             return set()
         if SESSION_XML not in files:
             return set()
-        names = [key for key in files if "/resources/DICOM/files/" in key]
-        found = uids_by_name([key for key in names if key.startswith("scans/")])
-        if found is not None:
-            return found
-        scans = Ref(unit.target.project, session_id=await self._session_id(unit))
-        async with self._xnat.open_zip(scans.at("scans", "ALL").in_resource("DICOM")) as chunks:
-            return await uids_by_content(chunks)
-
-    async def _session_id(self, unit: Unit) -> str:
         session = await self._archive.find_session(unit)
-        return session.id if session is not None else ""
+        return await self._entries.archived_uids(session.id) if session is not None else set()
 
     def prepare(self, unit: Unit, inventory: Inventory) -> Unit:
         """What of each series has to go. Raises Conflict where a session must not be touched."""
@@ -174,7 +172,10 @@ class UploadSink:
 
     async def begin(self, unit: Unit) -> None:
         """Look for what an interrupted upload has left, by the address that it stored."""
-        await self._archive.begin(unit)
+        if self._intent.goal != "prearchive":
+            await self._archive.begin(unit)
+        if not any(item.kind == "import" for item in unit.items):
+            self._see_that_it_exists(unit)
         if not any(item.kind == "import" for item in unit.to_move):
             return
         intake = self._intakes[unit.key] = _Intake()
@@ -185,6 +186,13 @@ class UploadSink:
             intake.sent = {
                 item.key for item in unit.items if unit.facts.get(f"sent:{item.key}") == _mark(item)
             }
+
+    def _see_that_it_exists(self, unit: Unit) -> None:
+        if not self._archive.seat(unit).session_id:
+            raise NotFound(
+                f"{unit.target.project} has no session {unit.label} that files could be added to",
+                hint="upload its DICOM first, without --attach-only",
+            )
 
     async def put(self, unit: Unit, item: Item, chunks: Chunks) -> None:
         await self._archive.put(unit, item, chunks)
@@ -312,7 +320,7 @@ class UploadSink:
     async def _finish(self, unit: Unit, intake: _Intake, entry: PrearchiveEntry) -> None:
         """Build, compare, archive once: each only if it has not been done before."""
         target = unit.target
-        place = Place(target.project, target.subject or "", target.session or "")
+        place = Slot(target.project, target.subject or "", target.session or "")
         row = await self._entries.find(entry)
         self.uri = entry.url
         if row is None:

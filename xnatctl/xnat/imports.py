@@ -180,9 +180,10 @@ class Imports:
         """Queue moving an entry into the prearchive of another project."""
         await self._queue("move", entry, newProject=project)
 
-    async def rebuild(self, entry: PrearchiveEntry) -> None:
-        """Queue building an entry anew, out of its files."""
-        await self._queue("rebuild", entry)
+    async def rebuild(self, entry: PrearchiveEntry, *, override_lock: bool = False) -> None:
+        """Queue building an entry anew, out of its files; also one that an operation holds."""
+        more = {"overrideLock": "true"} if override_lock else {}
+        await self._queue("rebuild", entry, **more)
 
     async def _queue(self, action: str, entry: PrearchiveEntry, **more: str) -> None:
         params = {"src": paths.prearchive_src(entry), **more}
