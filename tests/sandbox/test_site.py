@@ -109,11 +109,14 @@ async def test_types_are_listed_with_their_counts(xnat: Client) -> None:
     rows = {row["ELEMENT_NAME"]: row for row in (await xnat("GET /data/search/elements")).rows}
     assert rows["xnat:mrSessionData"]["COUNT"] == "1"
     assert rows["xnat:mrSessionData"]["SINGULAR"] == "MRSession"
+    shown = (await xnat("GET /data/search/elements/xnat:mrSessionData")).rows
+    assert "LABEL" in [row["FIELD_ID"] for row in shown]
+    assert (await xnat("GET /data/search/elements/xnat:teaData")).status == 404
     assert (await xnat("GET /data/scan_types")).rows == [{"type": "T1w"}]
 
 
 async def test_the_schema_is_well_formed_and_knows_its_types(xnat: Client) -> None:
-    assert (await xnat("GET /xapi/schemas")).json() == ["xnat"]
+    assert "xnat" in (await xnat("GET /xapi/schemas")).json()
     root = ET.fromstring((await xnat("GET /schemas/xnat/xnat.xsd")).body)
     xs = "{http://www.w3.org/2001/XMLSchema}"
     types = {element.get("name") for element in root.findall(f"{xs}complexType")}

@@ -7,7 +7,12 @@ connection is used from one thread at a time. What the tables mean is told in `s
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 VERSION = 1
 
@@ -128,3 +133,79 @@ def open_database(root: Path) -> sqlite3.Connection:
             "Choose an empty folder",
         )
     return connection
+
+
+class Database:
+    """A connection with transactions, and the tables without structure: settings and records."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.db = open_database(root)
+        self._depth = 0
+
+    def close(self) -> None:
+        """Close the database; the store cannot be used afterwards."""
+        self.db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Group writes: all or none, and far quicker. May be nested (the outer one counts)."""
+        if self._depth == 0:
+            self.db.execute("BEGIN IMMEDIATE")
+        self._depth += 1
+        try:
+            yield
+        except BaseException:
+            self._depth -= 1
+            if self._depth == 0:
+                self.db.execute("ROLLBACK")
+            raise
+        self._depth -= 1
+        if self._depth == 0:
+            self.db.execute("COMMIT")
+
+    def row(self, sql: str, *values: Any) -> Any:
+        """The first row of a query, or None."""
+        return self.db.execute(sql, values).fetchone()
+
+    def rows(self, sql: str, *values: Any) -> list[Any]:
+        """All rows of a query."""
+        return self.db.execute(sql, values).fetchall()
+
+    def next_number(self, name: str) -> int:
+        """The next value of a named counter, from 1."""
+        row = self.row(
+            "INSERT INTO counters VALUES(?,1) ON CONFLICT(name) DO UPDATE SET value=value+1 "
+            "RETURNING value",
+            name,
+        )
+        return int(row[0])
+
+    def setting(self, scope: str, key: str, default: str = "") -> str:
+        """A setting of the site (scope `""`) or of a project (its ID)."""
+        row = self.row("SELECT value FROM settings WHERE scope=? AND key=?", scope, key)
+        return default if row is None else str(row[0])
+
+    def set_setting(self, scope: str, key: str, value: str) -> None:
+        """Store a setting of the site (scope `""`) or of a project (its ID)."""
+        self.db.execute("INSERT OR REPLACE INTO settings VALUES(?,?,?)", (scope, key, value))
+
+    def record(self, kind: str, key: str) -> Any:
+        """A stored JSON record, or None."""
+        row = self.row("SELECT body FROM records WHERE kind=? AND key=?", kind, key)
+        return None if row is None else msgspec.json.decode(row[0])
+
+    def records(self, kind: str) -> dict[str, Any]:
+        """All JSON records of a kind by key."""
+        rows = self.rows("SELECT key, body FROM records WHERE kind=? ORDER BY rowid", kind)
+        return {key: msgspec.json.decode(body) for key, body in rows}
+
+    def set_record(self, kind: str, key: str, body: Any) -> None:
+        """Store a JSON record; None removes it."""
+        if body is None:
+            self.db.execute("DELETE FROM records WHERE kind=? AND key=?", (kind, key))
+        else:
+            self.db.execute(
+                "INSERT OR REPLACE INTO records VALUES(?,?,?)",
+                (kind, key, msgspec.json.encode(body).decode()),
+            )

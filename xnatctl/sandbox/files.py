@@ -14,7 +14,7 @@ from xml.sax.saxutils import quoteattr
 
 from aiohttp import web
 
-from . import archive, uploads
+from . import finding, uploads
 from .accounts import DELETE, EDIT, READ
 from .bodies import Generated
 from .routing import Place
@@ -71,7 +71,7 @@ def target(call: Call, place: Place) -> Item:
     """The one item that something is written to."""
     if "," in place.ids.get("scan", "") and "project" not in place.ids:
         raise Refusal(404, "Unable to find the specified scan")
-    return archive.locate(call, place)
+    return finding.locate(call, place)
 
 
 def _unslash(token: str) -> str:
@@ -102,12 +102,12 @@ def select_items(call: Call, place: Place) -> list[Item]:
     for kind in ("scan", "assessor", "reconstruction"):
         if kind in place.ids:
             ids = {k: v for k, v in place.ids.items() if k not in (kind, "bucket", "resource")}
-            session = archive.locate(call, Place(f"{kind}s", ids))
+            session = finding.locate(call, Place(f"{kind}s", ids))
             found = _wanted(call, session, kind, place.ids[kind])
             if not found:
                 raise Refusal(404, f"Unable to find the specified {kind}")
             return found
-    return [archive.locate(call, place)]
+    return [finding.locate(call, place)]
 
 
 def held(call: Call, place: Place) -> list[Held]:
@@ -192,7 +192,7 @@ def create_resource(call: Call, place: Place, label: str) -> web.Response:
     if not label:
         raise Refusal(400, "A resource needs a label")
     item = target(call, Place(place.deepest, place.ids))
-    archive.require(call, item, EDIT)
+    finding.require(call, item, EDIT)
     if "'" in label:
         raise Refusal(400, "Possible SQL Injection Attempt")
     by_put = call.method == "PUT"
@@ -217,7 +217,7 @@ def create_resource(call: Call, place: Place, label: str) -> web.Response:
 def delete_resource(call: Call, place: Place) -> web.Response:
     """DELETE …/resources/A,B: missing ones are 200 too."""
     item = target(call, Place(place.deepest, place.ids))
-    archive.require(call, item, DELETE)
+    finding.require(call, item, DELETE)
     for one in selected(call, place):
         call.store.delete_resource(one.resource, remove_files=call.flag("removeFiles"))
     return empty()
@@ -411,7 +411,7 @@ def _entry_prefix(call: Call, place: Place, one: Held, structure: str) -> str:
 def delete_file(call: Call, place: Place) -> web.Response:
     """DELETE a file, or everything below a folder prefix; 404 when nothing matches."""
     item = target(call, Place(place.deepest, place.ids))
-    archive.require(call, item, DELETE)
+    finding.require(call, item, DELETE)
     name = uploads.file_name(call, place.file)
     if not name:
         raise Refusal(400, "A file must be named")

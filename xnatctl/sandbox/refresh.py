@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import archive
+from . import finding
 from .bodies import Digests, Hasher
 from .files import held
 from .routing import Place, parse
@@ -27,8 +27,8 @@ def refresh(call: Call, address: str, options: set[str], *, need: int) -> None:
     if place.deepest == "root" or place.rest:
         raise Refusal(400, f"{address} is not a resource path")
     label = place.ids.pop("resource", None)
-    item = archive.locate(call, Place(place.deepest, place.ids))
-    archive.require(call, item, need)
+    item = finding.locate(call, Place(place.deepest, place.ids))
+    finding.require(call, item, need)
     wanted = options or _ALL
     for resource in _resources(call, place, item):
         if label in (None, resource.label, str(resource.id)):

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from . import archive, documents, prearchive_api
+from . import documents, finding, prearchive_api
 from .accounts import DELETE, EDIT, READ
 from .files import body_of, held
 from .listing import own_rows
@@ -16,14 +16,9 @@ from .refresh import refresh
 from .routing import parse
 from .sending import Body, send_file
 from .store import Item
-from .vocabulary import SCAN_TYPES, SESSION_TYPES, root_of
+from .vocabulary import OTHER_TYPES, SCAN_TYPES, SESSION_TYPES, display_columns, root_of
 from .web import Call, Refusal, csrf_token, empty, json, table, text
 
-_OTHER_TYPES = (
-    "xnat:projectData", "xnat:subjectData", "xnat:qcManualAssessorData",
-    "xnat:qcAssessmentData", "xnat:subjectVariablesData", "icr:roiCollectionData",
-    "xnat:imageScanData", "xnat:imageSessionData", "xnat:reconstructedImageData",
-)  # fmt: skip
 _CONFIG = (
     "tool", "path", "project", "user", "create_date", "reason", "contents", "unversioned",
     "version", "status",
@@ -31,6 +26,9 @@ _CONFIG = (
 _INVESTIGATOR = (
     "xnat_investigatordata_id", "title", "firstname", "lastname", "institution", "department",
     "email", "phone",
+)  # fmt: skip
+_DISPLAY_FIELD = (
+    "FIELD_ID", "HEADER", "SUMMARY", "TYPE", "REQUIRES_VALUE", "DESC", "ELEMENT_NAME", "SRC",
 )  # fmt: skip
 _WORKFLOW = (
     "label", "id", "externalid", "pipeline_name", "launch_time", "jobid", "status",
@@ -185,6 +183,9 @@ def _dicomdump(call: Call) -> web.Response:
     while parts and parts[0] in ("data", "REST", "archive"):
         parts.pop(0)
     place = parse(parts)
+    if place.short and place.rest[:1] == ["scans"] and len(place.rest) == 2:
+        place.ids["scan"] = place.rest.pop()  # This service, unlike the archive, routes it.
+        place.rest.clear()
     if place.deepest not in ("scan", "experiment") or place.rest:
         raise Refusal(400, "A source must be given")
     bodies: list[Body] = [
@@ -264,7 +265,7 @@ def _workflows(call: Call, rest: list[str]) -> web.Response:
         owner = call.store.find_project(project)
         if owner is None or call.accounts.rights(call.user, owner) < READ:
             continue
-        session = archive.find_experiment(call, item, owner)
+        session = finding.find_experiment(call, item, owner)
         rows.append(
             {
                 "label": session.label if session else "", "id": item, "externalid": project,
@@ -286,10 +287,10 @@ async def _workflow_item(call: Call, rest: list[str]) -> web.Response:
         missing = {"id", "launch_time", "data_type", "pipeline_name"} - set(fields)
         if missing:
             raise Refusal(400, f"Missing {', '.join(sorted(missing))}")
-        item = archive.find_experiment(call, fields["id"], None)
+        item = finding.find_experiment(call, fields["id"], None)
         if item is None:
             raise Refusal(404, f"There is no item {fields['id']}")
-        archive.require(call, item, EDIT)
+        finding.require(call, item, EDIT)
         project = call.store.item(item.project).code
         status = fields.get("status", "Queued")
         number = call.sandbox.workflow(
@@ -331,9 +332,21 @@ def _search(call: Call, rest: list[str]) -> web.Response:
                     "PLURAL": root_of(name).partition(":")[2] + "s", "SECURED": "true",
                     "COUNT": counts.get(name, 0),
                 }
-                for name in sorted({*SESSION_TYPES, *SCAN_TYPES, *_OTHER_TYPES})
+                for name in sorted({*SESSION_TYPES, *SCAN_TYPES, *OTHER_TYPES})
             ]  # fmt: skip
             return table(call, ("ELEMENT_NAME", "SINGULAR", "PLURAL", "SECURED", "COUNT"), rows)
+        case ["elements", name]:
+            if not (columns := display_columns(name)):
+                raise Refusal(404, f"There is no type {name}")
+            rows = [
+                {
+                    "FIELD_ID": column.upper(), "HEADER": column, "SUMMARY": column,
+                    "TYPE": "string", "REQUIRES_VALUE": "false", "DESC": "",
+                    "ELEMENT_NAME": name, "SRC": "0",
+                }
+                for column in sorted(columns)
+            ]  # fmt: skip
+            return table(call, _DISPLAY_FIELD, rows)
         case ["saved"]:
             return table(call, ("id", "brief_description", "root_element_name"), [])
     raise Refusal(404, "The sandbox has no such search")
@@ -356,7 +369,7 @@ async def config(call: Call, project: Item | None, rest: list[str]) -> web.Respo
         if project is None and not call.user.admin:
             raise Refusal(403, "Only administrators may change the site's configuration")
         if project is not None:
-            archive.require_project(call, project, DELETE)
+            finding.require_project(call, project, DELETE)
     if len(rest) < 2:
         stored = call.store.records(f"config:{scope}")
         tools = sorted({key.partition("/")[0] for key in stored})

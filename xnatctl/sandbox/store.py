@@ -20,8 +20,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ import msgspec
 
 from . import documents
 from .bodies import Digests, Generated, Hasher, digest, safe_path, safe_segment, write_bytes
-from .database import open_database
+from .database import Database
 from .vocabulary import KIND_TYPES, XSI_TYPE, root_of
 
 _ITEM = (
@@ -118,56 +117,16 @@ def now() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)) + f".{int(moment * 10) % 10}"
 
 
-class Store:
+class Store(Database):
     """A sandbox's data below one folder. See the module's docstring for the words."""
 
     def __init__(
         self, root: Path, *, site_id: str = "SANDBOX", discard_bodies: bool = False
     ) -> None:
-        self.root = root
+        super().__init__(root)
         self.archive = root / "archive"
         self.site_id = site_id
         self.discard_bodies = discard_bodies
-        self.db = open_database(root)
-        self._depth = 0
-
-    def close(self) -> None:
-        """Close the database; the store cannot be used afterwards."""
-        self.db.close()
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Group writes: all or none, and far quicker. May be nested (the outer one counts)."""
-        if self._depth == 0:
-            self.db.execute("BEGIN IMMEDIATE")
-        self._depth += 1
-        try:
-            yield
-        except BaseException:
-            self._depth -= 1
-            if self._depth == 0:
-                self.db.execute("ROLLBACK")
-            raise
-        self._depth -= 1
-        if self._depth == 0:
-            self.db.execute("COMMIT")
-
-    def row(self, sql: str, *values: Any) -> Any:
-        """The first row of a query, or None."""
-        return self.db.execute(sql, values).fetchone()
-
-    def rows(self, sql: str, *values: Any) -> list[Any]:
-        """All rows of a query."""
-        return self.db.execute(sql, values).fetchall()
-
-    def next_number(self, name: str) -> int:
-        """The next value of a named counter, from 1."""
-        row = self.row(
-            "INSERT INTO counters VALUES(?,1) ON CONFLICT(name) DO UPDATE SET value=value+1 "
-            "RETURNING value",
-            name,
-        )
-        return int(row[0])
 
     def next_id(self, letter: str) -> str:
         """A fresh accession ID: `SITE_S00001` (subjects) or `SITE_E00001` (experiments)."""
@@ -892,34 +851,3 @@ class Store:
         self.db.execute("UPDATE resources SET version=version+1 WHERE id=?", (resource.id,))
         if remove_bytes and file.body == "disk":
             self.file_path(resource, file).unlink(missing_ok=True)
-
-    # ---- settings and records ------------------------------------------------------------
-
-    def setting(self, scope: str, key: str, default: str = "") -> str:
-        """A setting of the site (scope `""`) or of a project (its ID)."""
-        row = self.row("SELECT value FROM settings WHERE scope=? AND key=?", scope, key)
-        return default if row is None else str(row[0])
-
-    def set_setting(self, scope: str, key: str, value: str) -> None:
-        """Store a setting of the site (scope `""`) or of a project (its ID)."""
-        self.db.execute("INSERT OR REPLACE INTO settings VALUES(?,?,?)", (scope, key, value))
-
-    def record(self, kind: str, key: str) -> Any:
-        """A stored JSON record, or None."""
-        row = self.row("SELECT body FROM records WHERE kind=? AND key=?", kind, key)
-        return None if row is None else msgspec.json.decode(row[0])
-
-    def records(self, kind: str) -> dict[str, Any]:
-        """All JSON records of a kind by key."""
-        rows = self.rows("SELECT key, body FROM records WHERE kind=? ORDER BY rowid", kind)
-        return {key: msgspec.json.decode(body) for key, body in rows}
-
-    def set_record(self, kind: str, key: str, body: Any) -> None:
-        """Store a JSON record; None removes it."""
-        if body is None:
-            self.db.execute("DELETE FROM records WHERE kind=? AND key=?", (kind, key))
-        else:
-            self.db.execute(
-                "INSERT OR REPLACE INTO records VALUES(?,?,?)",
-                (kind, key, msgspec.json.encode(body).decode()),
-            )

@@ -45,6 +45,13 @@ SCAN_TYPES = (
     | frozenset(f"xnat:{name}ScanData" for name in SCAN_ONLY.values())
     | {"xnat:petmrScanData", "xnat:otherDicomScanData"}
 )
+OTHER_TYPES = {
+    "xnat:projectData": "project", "xnat:subjectData": "subject",
+    "xnat:qcManualAssessorData": "assessor", "xnat:qcAssessmentData": "assessor",
+    "xnat:subjectVariablesData": "experiment", "icr:roiCollectionData": "assessor",
+    "xnat:imageScanData": "scan", "xnat:imageSessionData": "experiment",
+    "xnat:reconstructedImageData": "reconstruction",
+}  # fmt: skip
 
 # Root elements whose names do not follow from the type's name.
 ROOTS = {
@@ -228,3 +235,12 @@ COLUMNS = {
     "reconstruction": set(_words(_COMMON + " type baseScanType xnat_reconstructedimagedata_id")),
 }
 COLUMNS["assessor"] = COLUMNS["experiment"]
+
+
+def display_columns(xsi: str) -> set[str]:
+    """The names by which a search may show the values of a type; none for an unknown type."""
+    if xsi in SCAN_TYPES:
+        return COLUMNS["scan"]
+    if xsi in SESSION_TYPES:
+        return COLUMNS["experiment"]
+    return COLUMNS[OTHER_TYPES[xsi]] if xsi in OTHER_TYPES else set()

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from . import archive, documents, downloads, prearchive_api, schemas
+from . import documents, downloads, finding, prearchive_api, schemas
 from .accounts import DELETE, EDIT, READ, User
 from .refresh import refresh
 from .routing import parse
@@ -214,9 +214,9 @@ async def _anonymize(call: Call, rest: list[str]) -> web.Response:
         if project is None:
             _admin(call)
         else:
-            archive.require_project(call, project, DELETE)
+            finding.require_project(call, project, DELETE)
     elif project is not None:
-        archive.require_project(call, project, READ)
+        finding.require_project(call, project, READ)
     store = call.store
     if more == ["enabled"]:
         if call.method == "PUT":
@@ -243,7 +243,7 @@ async def _custom_fields(call: Call, rest: list[str]) -> web.Response:
     place = parse(rest[:at])
     if place.rest or place.deepest == "root":
         raise Refusal(404, "")
-    item = archive.locate(call, place)
+    item = finding.locate(call, place)
     name = rest[at + 1] if len(rest) > at + 1 else ""
     held: dict[str, Any] = call.store.record("custom-fields", str(item.id)) or {}
     if call.method == "GET":
