@@ -30,6 +30,7 @@ project = Group(
         "export": Lazy(f"{_EXPORT}:project_export", "Export a project to disk, again and again."),
         "import": Lazy(f"{_EXPORT}:project_import", "Bring an export into an XNAT."),
         "transfer": Lazy(f"{_TRANSFER}:transfer", "Copy a project to another server."),
+        "audit": Lazy("xnatctl.cli.audit:project_audit", "Compare a project with a list."),
         "transfer-plan": Lazy(f"{_TRANSFER}:transfer_plan", "Show what a transfer would do."),
         "transfer-check": Lazy(f"{_CHECK}:transfer_check", "Look at both ends beforehand."),
         "transfer-init": Lazy(f"{_INFO}:transfer_init", "Write a starter file for --config."),

@@ -38,6 +38,7 @@ COMMANDS = {
     "pipeline": Lazy(f"{_AT}.pipeline:pipeline", "Processing at the server.", SERVER),
     "admin": Lazy(f"{_AT}.admin:admin", "Catalogs, users, plugins, settings.", SERVER),
     "api": Lazy(f"{_AT}.api:api", "Any request to the REST API.", SERVER),
+    "local": Lazy(f"{_AT}.local:local", "Exports and archives on this disk.", TRANSFER),
     "whoami": Lazy(f"{_AT}.auth:whoami", "Show who you are at the server.", SERVER),
     "health": Lazy(f"{_AT}.auth:health", "Check that the server answers.", SERVER),
     "dicom": Lazy(f"{_AT}.dicom:dicom", "DICOM files: inspect, change, anonymize.", INSPECT),

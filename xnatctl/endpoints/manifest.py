@@ -186,3 +186,22 @@ def _bag_path(path: str) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def why_unequal(root: Path, row: Row) -> str:
+    """How a file differs from its row: `missing`, its size, or a digest; empty if it does not."""
+    path = root / row.path
+    try:
+        size = path.stat().st_size
+        if size != row.size:
+            return f"{size} bytes, {row.size} listed"
+        for name, wanted in (("sha256", row.sha256), ("md5", row.md5)):
+            if wanted:
+                with path.open("rb") as file:
+                    found = hashlib.file_digest(file, name).hexdigest()
+                return "" if found == wanted else f"{name} {found}, {wanted} listed"
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

@@ -1,4 +1,5 @@
-"""What becomes of an export's folders around a run: snapshots, and files the source has no more.
+"""What becomes of an export's folders around a run: snapshots, files the source has no more, and
+whether the disk still has what the manifest says.
 
 A snapshot is written as `.unfinished`, which the next run goes on with if this one is killed, and
 gets the name `run-DATE` when all of it is there; then `latest` is switched. So no night can damage
@@ -11,12 +12,14 @@ import os
 import secrets
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from .manifest import HOME, Ledger, Row, unit_of
+from xnatctl.errors import ConfigError
+
+from .manifest import HOME, MANIFEST, Ledger, Row, read_manifest, unit_of, why_unequal
 
 Deletions = Literal["report", "trash", "delete"]
 """What becomes of files that the source does not have any more."""
@@ -90,3 +93,52 @@ def _remove_empty(folder: Path, root: Path) -> None:
         except OSError:
             return
         folder = folder.parent
+
+
+@dataclass(slots=True)
+class Checked:
+    """What the disk said of a manifest: how many files are good, and what is MISSING, a MISMATCH
+    or EXTRA, each with its path and why.
+    """
+
+    good: int = 0
+    wrong: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, status: str, path: str, why: str = "") -> None:
+        self.wrong.append({"status": status, "path": path, "why": why})
+
+
+def check(folder: Path) -> Checked:
+    """Read every file of an export, or of the latest snapshot in `folder`, again."""
+    places = (folder / MANIFEST, folder / LATEST / MANIFEST)
+    manifest = next((path for path in places if path.is_file()), None)
+    if manifest is None:
+        raise ConfigError(
+            f"{folder} has no {MANIFEST}",
+            hint="name the folder that `xnatctl project export` wrote",
+        )
+    root, checked, listed = manifest.parent, Checked(), set()
+    for row in read_manifest(manifest):
+        listed.add(row.path)
+        why = why_unequal(root, row)
+        if why:
+            is_missing = why == "missing"
+            checked.add(
+                "MISSING" if is_missing else "MISMATCH", row.path, "" if is_missing else why
+            )
+        else:
+            checked.good += 1
+    for path in _strangers(root, listed):
+        checked.add("EXTRA", path)
+    return checked
+
+
+def _strangers(root: Path, listed: Collection[str]) -> list[str]:
+    """Files that the manifest does not name; the lists of a bag lie outside its payload."""
+    top = root / "data" if (root / "bagit.txt").is_file() else root
+    names = (path.relative_to(root).as_posix() for path in top.rglob("*") if path.is_file())
+    return sorted(
+        name
+        for name in names
+        if name not in listed and name != MANIFEST and not name.startswith(f"{HOME}/")
+    )

@@ -1,0 +1,315 @@
+"""`project export`, `import`, `audit` and `local …` as they are typed."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import bagit
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+from xnatctl.sandbox.server import Sandbox
+
+Call = Callable[..., Any]
+SESSION = "subjects/SUB1/sessions/SUB1_MR1"
+# Six scans with one file each, and a note in each of three sessions.
+FILES, BYTES = 9, 3 * (2 * 1000 + 5)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def exported(xnatctl: Call, signed_in: Sandbox, out: Path) -> Path:
+    done = xnatctl("project", "export", "-P", "STUDY", "--out", str(out), "-o", "json")
+    assert done.code == 0, done.err
+    return out
+
+
+def test_the_summary_of_an_export_says_what_moved_and_the_next_one_that_nothing_did(
+    xnatctl: Call, signed_in: Sandbox, out: Path
+) -> None:
+    line = ("project", "export", "-P", "STUDY", "--out", str(out), "-o", "json")
+    first = xnatctl(*line).json()
+    expected = {
+        "operation": "export",
+        "project": "STUDY",
+        "output_dir": str(out),
+        "mode": "mirror",
+        "finished": True,
+        "only_here": [],
+        "files": FILES,
+        "bytes": BYTES,
+        "success": True,
+    }
+    assert first | expected == first
+    again = xnatctl(*line).json()
+    assert (again["files"], again["files_kept"], again["success"]) == (0, FILES, True)
+
+
+def test_a_person_gets_one_screen_and_a_quiet_night_says_nothing(
+    xnatctl: Call, signed_in: Sandbox, out: Path
+) -> None:
+    done = xnatctl("project", "export", "-P", "STUDY", "--out", str(out), "-o", "table")
+    assert done.code == 0
+    assert f"{FILES} files moved" in done.err
+    assert len((done.out + done.err).splitlines()) < 24
+    quiet = xnatctl("project", "export", "-P", "STUDY", "--out", str(out), "-q")
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+
+
+def test_snapshots_are_named_by_the_day_and_the_second_of_a_day_by_the_second(
+    xnatctl: Call, signed_in: Sandbox, out: Path
+) -> None:
+    line = ("project", "export", "-P", "STUDY", "--out", str(out), "--snapshot", "-o", "json")
+    first, second = xnatctl(*line).json(), xnatctl(*line).json()
+    assert second["files"] == 0
+    assert second["output_dir"].startswith(f"{first['output_dir']}T")
+    assert (out / "latest").resolve() == Path(second["output_dir"])
+    assert xnatctl("local", "verify", str(out)).code == 0
+
+
+def test_the_format_narrows_scans_and_selections_narrow_sessions(
+    xnatctl: Call, signed_in: Sandbox, tmp_path: Path
+) -> None:
+    line = ("project", "export", "-P", "STUDY", "-o", "json")
+    dicom = xnatctl(*line, "--out", str(tmp_path / "d"), "--format", "dicom").json()
+    assert dicom["files"] == 3
+    nifti = xnatctl(*line, "--out", str(tmp_path / "n"), "--format", "nifti").json()
+    assert nifti["files"] == FILES
+    some = xnatctl(*line, "--out", str(tmp_path / "s"), "--session", "SUB1_*", "--since", "2024-02")
+    assert some.code == 2
+    some = xnatctl(
+        *line, "--out", str(tmp_path / "s"), "--session", "SUB1_*", "--since", "2024-02-01"
+    )
+    assert some.json()["files"] == 3
+
+
+def test_an_independent_tool_accepts_the_bag_and_finds_one_changed_byte(
+    xnatctl: Call, signed_in: Sandbox, out: Path
+) -> None:
+    line = ("project", "export", "-P", "STUDY", "--out", str(out), "--bagit")
+    assert xnatctl(*line).code == 0
+    bag = bagit.Bag(str(out))
+    assert bag.validate()
+    assert bag.info["Payload-Oxum"].endswith(f".{len(list(bag.payload_files()))}")
+    assert xnatctl(*line).code == 0
+    assert bagit.Bag(str(out)).validate()
+    assert xnatctl("local", "verify", str(out)).code == 0
+    victim = out / "data" / SESSION / "resources/NOTES/files/n.txt"
+    victim.write_bytes(b"hellO")
+    with pytest.raises(bagit.BagError):
+        bagit.Bag(str(out)).validate()
+    assert xnatctl("local", "verify", str(out)).code == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (("--out", "x", "-P", "NOPE"), 5, "no project NOPE"),
+        (("--out", "x", "-P", "STUDY", "--mirror", "--snapshot"), 2, "exclude each other"),
+        (("--out", "x", "-P", "STUDY", "--snapshot", "--deletions", "delete"), 2, "mirror"),
+        (("--out", "full", "-P", "STUDY"), 9, "holds no export"),
+        (("--out", "full/file", "-P", "STUDY"), 1, "cannot be used as a folder"),
+        (("-P", "STUDY"), 2, "--out"),
+    ],
+)
+def test_an_export_that_cannot_be_made_says_why(
+    xnatctl: Call,
+    signed_in: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    argv: tuple[str, ...],
+    code: int,
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    done = xnatctl("project", "export", *argv)
+    assert done.code == code, done.err
+    assert words in done.err
+
+
+def test_a_dry_run_of_an_export_leaves_no_trace(
+    xnatctl: Call, signed_in: Sandbox, out: Path
+) -> None:
+    line = ("project", "export", "-P", "STUDY", "--out", str(out), "--dry-run", "-o", "json")
+    done = xnatctl(*line)
+    assert (done.code, done.json()["dry_run"], out.exists()) == (0, True, False)
+
+
+# --- the way back ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def destination(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with start_blocking_portal() as portal:
+        sandbox = Sandbox(tmp_path_factory.mktemp("destination"))
+        with portal.wrap_async_context_manager(sandbox):
+            yield sandbox
+
+
+@pytest.mark.parametrize("form", ["mirror", "snapshot", "bag", "copy without pages"])
+def test_every_form_of_an_export_can_be_imported(
+    xnatctl: Call,
+    signed_in: Sandbox,
+    destination: Sandbox,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+) -> None:
+    more = {"snapshot": ("--snapshot",), "bag": ("--bagit",)}.get(form, ())
+    assert xnatctl("project", "export", "-P", "STUDY", "--out", str(out), *more).code == 0
+    if form == "copy without pages":
+        for page in (out / ".xnatctl").rglob("*.jsonl"):
+            page.unlink()
+    monkeypatch.setenv("XNAT_URL", destination.url)
+    name = form.split()[0].upper()
+    line = ("project", "import", "--from", str(out), "-P", name, "--yes", "-o", "json")
+    done = xnatctl(*line)
+    assert done.code == 0, done.err
+    assert done.json() | {"files": FILES, "bytes": BYTES, "source_project": "STUDY"} == done.json()
+    assert done.json()["verified"] == {"digest": FILES}
+    assert xnatctl(*line).json()["files"] == 0
+
+
+def test_an_import_of_something_else_is_refused(
+    xnatctl: Call, signed_in: Sandbox, tmp_path: Path
+) -> None:
+    done = xnatctl("project", "import", "--from", str(tmp_path), "--yes")
+    assert done.code == 5
+    assert "holds no exported project" in done.err
+
+
+# --- audit -------------------------------------------------------------------------------------
+
+
+def audit(xnatctl: Call, manifest: Path, *more: str) -> Any:
+    return xnatctl("project", "audit", "-P", "STUDY", "--manifest", str(manifest), *more)
+
+
+def test_an_audit_names_each_session_that_is_not_as_expected(
+    xnatctl: Call, signed_in: Sandbox, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "expected.json"
+    manifest.write_text('{"SUB1_MR1": 2, "SUB1_MR2": 3, "SUB9_MR1": 1}')
+    done = audit(xnatctl, manifest)
+    assert done.code == 1
+    assert done.out.splitlines() == [
+        "OK SUB1_MR1",
+        "MISMATCH SUB1_MR2: expected 3, found 2",
+        "EXTRA SUB2_MR1",
+        "MISSING SUB9_MR1",
+    ]
+    rows = audit(xnatctl, manifest, "-o", "json").json()
+    assert rows[1] == {"status": "MISMATCH", "name": "SUB1_MR2", "expected": 3, "found": 2}
+
+
+@pytest.mark.parametrize("name", ["expected.json", "expected.jsonl"])
+def test_a_list_written_from_the_server_agrees_with_it(
+    xnatctl: Call, signed_in: Sandbox, tmp_path: Path, name: str
+) -> None:
+    manifest = tmp_path / name
+    assert audit(xnatctl, manifest, "--write").code == 0
+    done = audit(xnatctl, manifest)
+    assert done.code == 0, done.out
+    assert all(line.startswith("OK ") for line in done.out.splitlines())
+    if name.endswith(".json"):
+        assert json.loads(manifest.read_text()) == {"SUB1_MR1": 2, "SUB1_MR2": 2, "SUB2_MR1": 2}
+
+
+def test_the_manifest_of_an_export_is_a_list_for_an_audit(xnatctl: Call, exported: Path) -> None:
+    manifest = exported / "manifest.jsonl"
+    assert audit(xnatctl, manifest).code == 0
+    text = manifest.read_text()
+    manifest.write_text(text.replace('"size": 1000', '"size": 999', 1))
+    done = audit(xnatctl, manifest)
+    assert done.code == 1
+    assert len([line for line in done.out.splitlines() if line.startswith("MISMATCH")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.json", "{", "is not JSON"),
+        ("a.json", "[1]", "one JSON object"),
+        ("a.json", '{"MR1": "many"}', "MR1"),
+        ("a.jsonl", '{"path": "x"}\n', "line 1"),
+        ("missing.json", None, "cannot be read"),
+    ],
+)
+def test_a_list_that_is_none_is_refused_with_its_place(
+    xnatctl: Call, signed_in: Sandbox, tmp_path: Path, name: str, text: str | None, words: str
+) -> None:
+    manifest = tmp_path / name
+    if text is not None:
+        manifest.write_text(text)
+    done = audit(xnatctl, manifest)
+    assert done.code == 2
+    assert words in done.err
+
+
+# --- on the disk -------------------------------------------------------------------------------
+
+
+def test_verify_finds_what_is_missing_changed_or_extra(xnatctl: Call, exported: Path) -> None:
+    assert xnatctl("local", "verify", str(exported)).code == 0
+    notes = exported / SESSION / "resources/NOTES/files"
+    (notes / "n.txt").write_bytes(b"hellO")
+    (notes / "extra.txt").write_text("mine")
+    (exported / SESSION / "scans/3/resources/NIFTI/files/a.nii").unlink()
+    done = xnatctl("local", "verify", str(exported))
+    assert done.code == 1
+    assert [line.split(":")[0] for line in sorted(done.out.splitlines())] == [
+        f"EXTRA {SESSION}/resources/NOTES/files/extra.txt",
+        f"MISMATCH {SESSION}/resources/NOTES/files/n.txt",
+        f"MISSING {SESSION}/scans/3/resources/NIFTI/files/a.nii",
+    ]
+    data = xnatctl("local", "verify", str(exported), "-o", "json").json()
+    assert len(data["wrong"]) == 3
+
+
+def test_verify_of_a_folder_without_a_manifest_says_so(xnatctl: Call, tmp_path: Path) -> None:
+    done = xnatctl("local", "verify", str(tmp_path))
+    assert done.code == 2
+    assert "no manifest.jsonl" in done.err
+
+
+def test_an_archive_is_unpacked_where_it_lies_and_removed_when_asked(
+    xnatctl: Call, signed_in: Sandbox, tmp_path: Path
+) -> None:
+    ask = ("session", "download", "-P", "STUDY", "-E", "SUB1_MR1", "--no-extract")
+    assert xnatctl(*ask, "--out", str(tmp_path)).code == 0
+    folder = tmp_path / "SUB1_MR1"
+    assert xnatctl("local", "extract", str(folder), "--dry-run").code == 0
+    assert [path.name for path in folder.iterdir()] == ["scans.zip"]
+    done = xnatctl("local", "extract", str(tmp_path), "-r", "--cleanup", "-o", "json")
+    assert done.code == 0, done.err
+    assert (done.json()["files"], done.json()["removed"]) == (2, ["SUB1_MR1/scans.zip"])
+    assert (folder / "scans/3/resources/NIFTI/files/a.nii").read_bytes() == b"x" * 1000
+    assert not (folder / "scans.zip").exists()
+
+
+def test_an_archive_that_is_cut_or_climbs_out_is_refused_and_stays(
+    xnatctl: Call, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "good.zip", "w") as archive:
+        archive.writestr("a/b.txt", "hello" * 1000)
+    (folder / "cut.zip").write_bytes((folder / "good.zip").read_bytes()[:-30])
+    with zipfile.ZipFile(folder / "evil.zip", "w") as archive:
+        archive.writestr("../../evil.txt", "out")
+    done = xnatctl("local", "extract", str(folder), "--cleanup")
+    assert done.code != 0
+    assert "cut.zip" in done.err and "evil.zip" in done.err
+    assert not (tmp_path / "evil.txt").exists()
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert names == {"cut.zip", "evil.zip", "a/b.txt"}
