@@ -138,6 +138,7 @@ class Gate:
         most: int,
         start: int = 4,
         fixed: bool = False,
+        probe_after: tuple[float, ...] = PROBE_AFTER_S,
         clock: Clock = time.monotonic,
         sleep: Sleep = anyio.sleep,
     ) -> None:
@@ -145,6 +146,7 @@ class Gate:
         self.now = clock
         self.lag_s = 0.0
         self._sleep = sleep
+        self._probe_after = probe_after
         self._climb = None if fixed else Climb(start=start, most=most)
         first = most if self._climb is None else int(self._climb.limit)
         self._limiter = anyio.CapacityLimiter(first)
@@ -214,7 +216,7 @@ class Gate:
         self._refusals += 1
         self._failures += 1
         if self._failures >= FAILURES_TO_CLOSE:
-            pause = PROBE_AFTER_S[min(self._closings, len(PROBE_AFTER_S) - 1)]
+            pause = self._probe_after[min(self._closings, len(self._probe_after) - 1)]
             self._closings += 1
             self._closed_until = self.now() + pause
         self._tick()
@@ -254,10 +256,11 @@ class Limits:
     sink: Gate
 
     @classmethod
-    def of(cls, workers: int, *, fixed: bool = False) -> Limits:
+    def of(cls, workers: int, *, probe_after: tuple[float, ...] = PROBE_AFTER_S) -> Limits:
         """Gates that never let more than `workers` in."""
         return cls(
-            Gate("source", most=workers, fixed=fixed), Gate("sink", most=workers, fixed=fixed)
+            Gate("source", most=workers, probe_after=probe_after),
+            Gate("sink", most=workers, probe_after=probe_after),
         )
 
     async def watch_lag(self, every: float = 0.1) -> None:

@@ -54,7 +54,7 @@ from .events import (
     UnitDone,
     UnitPlanned,
 )
-from .limits import Limits
+from .limits import PROBE_AFTER_S, Limits
 from .plan import OnConflict, decide, expected, pack, remaining, same, settle, signature
 from .ports import Dispatcher, Inventory, Sink, Source
 from .report import Account, summary
@@ -78,9 +78,6 @@ SPLIT_AFTER = 3
 """An archive that failed this often is asked for file by file: some files are never in archives."""
 
 
-PATIENCE_S = 600.0
-"""How long an item waits for a busy or closed host before that counts as attempts."""
-
 LAGGING_TRIES = 2
 """How often a write is tried again, `lag` seconds apart, where the sink says 403 or 404."""
 
@@ -101,6 +98,9 @@ class Options:
     max_failures: int | None = None
     grace: float = 30.0
     lag: float = 2.0
+    patience: float = 600.0
+    """How long an item waits for a busy or closed host before its failures count as attempts."""
+    probe_after: tuple[float, ...] = PROBE_AFTER_S
     policy: Backoff = field(default_factory=Backoff)
     fail_on_left: bool = True
     accept: frozenset[str] = frozenset()
@@ -153,7 +153,7 @@ class Run:
         self.options = options
         self.state = state
         self.bus = bus
-        self.limits = limits or Limits.of(options.workers)
+        self.limits = limits or Limits.of(options.workers, probe_after=options.probe_after)
         self.dispatcher = dispatcher or InProcess(options.workers)
         self.stop = stop or Stop()
         self.sleep = sleep
@@ -400,14 +400,15 @@ class UnitRun:
         policy = run.options.policy
         started = time.monotonic()
         todo = [item]
-        attempt = 0
-        waited = 0.0
+        attempt = tries = 0
+        down_since = 0.0
         while True:
             attempt += 1
+            tries += 1
             moved = _Meter(run.bus, unit.key, item.key)
             run.bus.emit(ItemStarted(unit.key, item, attempt))
             try:
-                if attempt > 1:
+                if tries > 1:
                     todo = await self._reconcile(unit, todo, split=attempt > SPLIT_AFTER)
                 while todo:
                     await self._once_or_left(unit, todo[0], moved)
@@ -417,8 +418,10 @@ class UnitRun:
                 if isinstance(error, LocalFault):
                     raise
                 if isinstance(error, Busy) or self._is_waiting(error):
-                    waited += policy.pause(1, error)
-                    attempt -= waited < PATIENCE_S
+                    down_since = down_since or time.monotonic()
+                    attempt -= time.monotonic() - down_since < run.options.patience
+                else:
+                    down_since = 0.0
                 lags = _may_lag(error) and attempt <= LAGGING_TRIES
                 if not (is_retryable(error) or lags) or attempt >= policy.attempts:
                     return _item_failed(item, error, attempt, started)
