@@ -12,15 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xnatctl.endpoints.archive import ArchiveSink
+from xnatctl.endpoints.bundle import BundleSink, Origin
 from xnatctl.endpoints.catalogue import container_key
 from xnatctl.endpoints.local import LocalSink, LocalSource
-from xnatctl.endpoints.prearchive import PrearchiveSink, Waiting
+from xnatctl.endpoints.prearchive import PrearchiveSink
 from xnatctl.endpoints.xnat_source import XnatSource
 from xnatctl.engine.memory import MemorySink, MemorySource, md5
 from xnatctl.engine.ports import Sink, Source
 from xnatctl.engine.types import Container, Item, Member, Selection, Unit
 from xnatctl.model import Ref
-from xnatctl.retry import Backoff
+from xnatctl.retry import Backoff, Waiting
 from xnatctl.sandbox.server import Sandbox
 from xnatctl.sandbox.store import Item as StoredItem
 from xnatctl.sandbox.store import Store
@@ -218,8 +219,16 @@ async def local_source(folder: Path) -> AsyncIterator[SourceRig]:
 
 @asynccontextmanager
 async def local_sink(folder: Path) -> AsyncIterator[SinkRig]:
-    root = folder / "out"
+    yield _folder_rig(LocalSink(folder / "out"), folder / "out")
 
+
+@asynccontextmanager
+async def bundle_sink(folder: Path) -> AsyncIterator[SinkRig]:
+    sink = BundleSink(folder / "out", origin=Origin("https://a.example"))
+    yield _folder_rig(sink, folder / "out")
+
+
+def _folder_rig(sink: Sink, root: Path) -> SinkRig:
     def stored() -> dict[tuple[Box, str], bytes]:
         found = {}
         for path in root.rglob("*"):
@@ -232,7 +241,7 @@ async def local_sink(folder: Path) -> AsyncIterator[SinkRig]:
     def tamper(box: Box, name: str, body: bytes) -> None:
         (root / "U1" / session_key(box, name)).write_bytes(body)
 
-    yield SinkRig(LocalSink(root), Ref("P", session="U1"), session_key, stored, tamper)
+    return SinkRig(sink, Ref("P", session="U1"), session_key, stored, tamper)
 
 
 # --- XNAT ------------------------------------------------------------------------------------
@@ -342,6 +351,7 @@ SOURCES: dict[str, Callable[[Path], AbstractAsyncContextManager[SourceRig]]] = {
 SINKS: dict[str, Callable[[Path], AbstractAsyncContextManager[SinkRig]]] = {
     "memory": memory_sink,
     "local": local_sink,
+    "bundle": bundle_sink,
     "archive": archive_sink,
     "prearchive": prearchive_sink,
 }
