@@ -7,6 +7,7 @@ a worker thread; hashing small pieces happens in the loop.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import AsyncIterable
 from pathlib import Path
@@ -16,6 +17,7 @@ from .bodies import Digests, Hasher, safe_path, write_bytes
 from .store import Resource, Store
 
 BATCH = 1 << 20
+_PIECES = 512
 
 
 class Spool:
@@ -24,7 +26,8 @@ class Spool:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.hasher = Hasher()
-        self._pending = bytearray()
+        self._pending: list[bytes | memoryview] = []
+        self._size = 0
         self._file: BinaryIO | None = None
         self._path: Path | None = None
 
@@ -33,20 +36,29 @@ class Spool:
         if self.store.discard_bodies:
             self.hasher.feed(data)
             return
-        self._pending += data
-        if len(self._pending) >= BATCH:
+        self._pending.append(data)
+        self._size += len(data)
+        if self._size >= BATCH or len(self._pending) >= _PIECES:
             await self._spill()
 
     async def _spill(self) -> None:
         if self._file is None:
+            if self._size < BATCH:
+                self._pending = [b"".join(self._pending)]
+                return
             self._path = self.store.root / "tmp" / secrets.token_hex(8)
-            self._file = self._path.open("wb")
-        batch, self._pending = self._pending, bytearray()
+            self._file = self._path.open("wb", buffering=0)
+        batch, self._pending, self._size = self._pending, [], 0
         await asyncio.to_thread(self._digest_and_write, self._file, batch)
 
-    def _digest_and_write(self, file: BinaryIO, batch: bytearray) -> None:
-        self.hasher.feed(batch)
-        file.write(batch)
+    def _digest_and_write(self, file: BinaryIO, batch: list[bytes | memoryview]) -> None:
+        for piece in batch:
+            self.hasher.feed(piece)
+        written = os.writev(file.fileno(), batch)
+        if written < sum(map(len, batch)):
+            rest = b"".join(batch)[written:]
+            while rest:
+                rest = rest[os.write(file.fileno(), rest) :]
 
     async def fill(self, pieces: AsyncIterable[bytes | memoryview]) -> Digests:
         """Take everything in; what was received is dropped when the source breaks."""
@@ -64,8 +76,9 @@ class Spool:
             if self._pending:
                 await self._spill()
             self._file.close()
-        elif self._pending:
-            self.hasher.feed(self._pending)
+        else:
+            for piece in self._pending:
+                self.hasher.feed(piece)
         return self.hasher.digests()
 
     def keep(self, resource: Resource, path: str) -> str:
@@ -81,7 +94,7 @@ class Spool:
             self._path.replace(target)
             self._path = None
         else:
-            write_bytes(target, self._pending)
+            write_bytes(target, b"".join(self._pending))
         return "disk"
 
     def drop(self) -> None:

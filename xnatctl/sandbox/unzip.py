@@ -47,26 +47,30 @@ class ZipStream:
     def __init__(self, source: AsyncIterator[bytes]) -> None:
         self._source = source
         self._buffer = b""
-        self._open: Member | None = None
+        self._at = 0
         self._iterator: AsyncIterator[bytes | memoryview] | None = None
 
     async def _need(self, count: int) -> bool:
-        """Have `count` bytes in the buffer; False when the source ends before."""
-        if len(self._buffer) >= count:
+        """Have `count` bytes ahead in the buffer; False when the source ends before."""
+        have = len(self._buffer) - self._at
+        if have >= count:
             return True
-        parts = [self._buffer]
-        have = len(self._buffer)
+        parts = [self._buffer[self._at :]] if have else []
         async for chunk in self._source:
             parts.append(chunk)
             have += len(chunk)
             if have >= count:
                 break
-        self._buffer = b"".join(parts)
+        self._buffer = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._at = 0
         return have >= count
 
     def _take(self, count: int) -> bytes:
-        head, self._buffer = self._buffer[:count], self._buffer[count:]
-        return head
+        self._at += count
+        return self._buffer[self._at - count : self._at]
+
+    def _peek(self, start: int, end: int) -> bytes:
+        return self._buffer[self._at + start : self._at + end]
 
     async def members(self) -> AsyncIterator[Member]:
         """Every member in order; BadZip where the archive breaks off or is none."""
@@ -80,10 +84,9 @@ class ZipStream:
                 if first:
                     raise BadZip("the body is not a zip archive")
                 raise BadZip("the archive ends before its central directory")
-            if self._buffer[:4] in _ENDS:
+            if self._peek(0, 4) in _ENDS:
                 async for _ in self._source:
                     pass
-                self._buffer = b""
                 return
             member = await self._head()
             first = False
@@ -91,7 +94,7 @@ class ZipStream:
             yield member
 
     async def _head(self) -> Member:
-        if self._buffer[:4] != b"PK\x03\x04":
+        if self._peek(0, 4) != b"PK\x03\x04":
             raise BadZip("the body is not a zip archive")
         if not await self._need(_LOCAL.size):
             raise BadZip("the archive is truncated in a header")
@@ -136,22 +139,29 @@ class ZipStream:
         if crc != wanted:
             raise BadZip(f"invalid entry CRC of {member.name}")
 
-    async def _stored(self, member: Member) -> AsyncIterator[bytes | memoryview]:
+    async def _stored(self, member: Member) -> AsyncIterator[memoryview]:
         left = member.packed
         while left:
-            if not self._buffer and not await self._need(1):
+            if not await self._need(1):
                 raise BadZip(f"the archive is truncated in {member.name}")
-            piece = memoryview(self._buffer)[:left]
-            self._buffer = self._buffer[len(piece) :] if len(piece) < len(self._buffer) else b""
+            piece = memoryview(self._buffer)[self._at : self._at + left]
+            self._at += len(piece)
             left -= len(piece)
             yield piece
 
     async def _inflated(self, member: Member) -> AsyncIterator[bytes]:
         inflater = zlib.decompressobj(-15)
+        # Where the packed length is not known, small steps keep little from being handed back.
+        left = member.packed if member.packed >= 0 else -1
         while not inflater.eof:
-            if not self._buffer and not await self._need(1):
+            if not await self._need(1):
                 raise BadZip(f"the archive is truncated in {member.name}")
-            data, self._buffer = self._buffer, b""
+            step = left if left >= 0 else 1 << 14
+            data: bytes | memoryview = memoryview(self._buffer)[self._at : self._at + step]
+            if not data:
+                raise BadZip(f"{member.name} is longer than its header says")
+            self._at += len(data)
+            left -= len(data) if left >= 0 else 0
             try:
                 while data and not inflater.eof:
                     piece = inflater.decompress(data, 1 << 20)
@@ -163,17 +173,17 @@ class ZipStream:
         rest = inflater.flush()
         if rest:
             yield rest
-        self._buffer = inflater.unused_data + self._buffer
+        self._at -= len(inflater.unused_data)
 
     async def _descriptor(self, size: int) -> int:
         if not await self._need(16):
             raise BadZip("the archive is truncated in a data descriptor")
-        if self._buffer[:4] == b"PK\x07\x08":
+        if self._peek(0, 4) == b"PK\x07\x08":
             self._take(4)
         crc: int = struct.unpack("<L", self._take(4))[0]
         # A zip64 descriptor has lengths of eight bytes: the next signature tells which it is.
         await self._need(20)
-        wide = size > 0xFFFFFFFF or (self._buffer[8:10] != b"PK" and self._buffer[16:18] == b"PK")
+        wide = size > 0xFFFFFFFF or (self._peek(8, 10) != b"PK" and self._peek(16, 18) == b"PK")
         self._take(16 if wide else 8)
         return crc
 
