@@ -37,7 +37,7 @@ for _prefix, _uri in NAMESPACES.items():
     ET.register_namespace(_prefix, _uri)
 
 _known = {uri: prefix for prefix, uri in NAMESPACES.items()}
-_STEP = re.compile(r"([^\[\]]+)(?:\[(?:@)?([^=\]]+)=['\"]?(.*?)['\"]?\])?$")
+_STEP = re.compile(r"([A-Za-z_][\w.-]*)(?:\[@?([A-Za-z_][\w.-]*|xsi:type)=['\"]?(.*?)['\"]?\])?$")
 
 
 class BadXml(ValueError):
@@ -202,9 +202,10 @@ def resolve_path(kind: str, xsi: str, key: str) -> str | None:
 
 
 def put(root: ET.Element, kind: str, path: str, value: str) -> None:
-    """Set one value; `NULL` and the empty text remove it."""
-    steps = [match.groups() for match in map(_STEP.match, path.split("/")) if match]
-    if not steps:
+    """Set one value; `NULL` and the empty text remove it. A path that is none is ignored."""
+    matches = [_STEP.match(step) for step in path.split("/")]
+    steps = [match.groups() for match in matches if match]
+    if len(steps) < len(matches):
         return
     node = root
     for depth, (name, key, wanted) in enumerate(steps):
@@ -219,6 +220,8 @@ def put(root: ET.Element, kind: str, path: str, value: str) -> None:
         if last and depth and name == local(node.tag):
             node.text = value
             return
+        if key == "xsi:type":
+            key = XSI_TYPE
         found = next(
             (
                 sub
