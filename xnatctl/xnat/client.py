@@ -325,6 +325,12 @@ class Xnat:
             return False
         return True
 
+    async def delete_resource(self, ref: Ref) -> None:
+        """Delete a resource with its files. XNAT answers 200 for one that is not there, too."""
+        await self.transport.request(
+            "DELETE", paths.resource(ref), params={"removeFiles": "true"}, slow=True
+        )
+
     async def create_numbered_resource(self, ref: Ref, **metadata: str) -> str:
         """Create a resource whose label is a number, and return its ID.
 
