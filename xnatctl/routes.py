@@ -8,6 +8,7 @@ here.
     project export     XnatSource           BundleSink
     project import     XnatSource over a    as project transfer
                        BundleReader
+    local extract      ZipSource            LocalSink: beside the archive
     session upload     DicomSource          UploadSink in front of an ArchiveSink
     resource upload    FolderSource         ArchiveSink
     project transfer   XnatSource           ArchiveSink (copy), PrearchiveSink in front of it
@@ -16,7 +17,7 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -27,24 +28,31 @@ import anyio.to_thread
 
 from xnatctl.endpoints import nightly
 from xnatctl.endpoints.archive import ArchiveSink
-from xnatctl.endpoints.bundle import BundleReader, BundleSink, Origin, check_target
+from xnatctl.endpoints.bundle import (
+    BundleReader,
+    BundleSink,
+    Origin,
+    check_target,
+    place_in_bundle,
+)
 from xnatctl.endpoints.dicom_folder import EXPLAINED, DicomSource
 from xnatctl.endpoints.dicom_folder import Exam as Exam
 from xnatctl.endpoints.entries import Entries as Entries
 from xnatctl.endpoints.entries import Slot as Slot
 from xnatctl.endpoints.folder import AddingSink, FolderSource
 from xnatctl.endpoints.local import LocalSink, Place
-from xnatctl.endpoints.manifest import MANIFEST, Row
+from xnatctl.endpoints.manifest import MANIFEST, Row, read_manifest
 from xnatctl.endpoints.prearchive import PrearchiveSink
+from xnatctl.endpoints.unpack import ZipSource
 from xnatctl.endpoints.upload import Intent as Intent
 from xnatctl.endpoints.upload import UploadSink
 from xnatctl.endpoints.xnat_source import SHARED_IN, Archive, XnatSource
 from xnatctl.endpoints.zipped import ZipSink
-from xnatctl.engine.events import Bus, Event, UnitPlanned
+from xnatctl.engine.events import Bus, Event, UnitDone, UnitPlanned
 from xnatctl.engine.ports import Sink, Source
 from xnatctl.engine.runner import Options, Run, Stop
 from xnatctl.engine.state import Pair, StateStore, locked
-from xnatctl.engine.types import Report, Selection
+from xnatctl.engine.types import Report, Selection, Unit
 from xnatctl.errors import NotFound, PermissionDenied, Vanished
 from xnatctl.model import Dicom, Ref, SharedIn
 from xnatctl.retry import Waiting
@@ -234,6 +242,53 @@ async def export(desk: Desk, source: Xnat, selection: Selection, *, into: Export
 def open_bundle(folder: Path) -> BundleReader:
     """An export as a source of `transfer`. Raises NotFound when it is none."""
     return BundleReader(folder)
+
+
+async def listed_files(source: Xnat, project: str) -> AsyncIterator[tuple[str, int, str]]:
+    """Path in an export, size and MD5 of every file that a project's own things have."""
+    ends = XnatSource(source, target=Ref(project))
+    async for light in ends.units(Selection(Ref(project))):
+        with suppress(Vanished):
+            unit = await ends.describe(light)
+            for item in unit.items:
+                if item.kind == "file":
+                    yield place_in_bundle(unit, item.key), item.size or 0, item.digest
+
+
+def verify_export(folder: Path) -> nightly.Checked:
+    """Every file of an export read again and compared. Raises ConfigError without a manifest."""
+    return nightly.check(folder)
+
+
+def manifest_rows(path: Path) -> Iterator[Row]:
+    """The rows of a manifest. Raises ConfigError with the line that is none."""
+    return read_manifest(path)
+
+
+async def extract(
+    desk: Desk, folder: Path, *, deep: bool, cleanup: bool
+) -> tuple[Report, list[str]]:
+    """The archives of a folder unpacked beside them, and the names of those that were removed."""
+    ends = ZipSource(folder, deep=deep)
+
+    def beside(unit: Unit, key: str) -> str:
+        place = Path(unit.key).parent.as_posix()
+        return key if place == "." else f"{place}/{key}"
+
+    done: list[str] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, UnitDone) and event.outcome.became in ("copied", "kept"):
+            done.extend([] if event.outcome.left else [event.outcome.key])
+
+    desk.bus.add(watch)
+    sink = LocalSink(folder, place=beside, digests=desk.state)
+    report = await run(desk, ends, sink, Selection(Ref(str(folder))))
+    if not cleanup or report.dry_run:
+        return report, []
+    for name in done:
+        (folder / name).unlink()
+    return report, sorted(done)
 
 
 async def _only_here(

@@ -58,7 +58,8 @@ ENDPOINTS_WRAP = {
     ("upload", "archive"),
     ("folder", "archive"),
     ("zipped", "local"),
-    ("bundle", "local"), ("unpack", "local"),
+    ("bundle", "local"),
+    ("unpack", "local"),
 }
 
 # Libraries that only some rooms may touch.
