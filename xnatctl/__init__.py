@@ -6,12 +6,12 @@ when they are first used, so that `import xnatctl` and the commands stay light.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from xnatctl._version import __version__
 
+TYPE_CHECKING = False  # that of `typing`, whose import every start would pay for
 if TYPE_CHECKING:
+    from typing import Any
+
     from xnatctl.engine.events import Event
     from xnatctl.engine.types import Report, Rule
     from xnatctl.errors import XnatctlError
@@ -44,6 +44,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
     if name not in _HOME:
         raise AttributeError(f"module 'xnatctl' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
