@@ -135,9 +135,8 @@ def main() -> int:
         print(f"{'command':<16}{'ours':>28}{'other':>28}{'limit':>10}")
         for row in rows:
             limit = f"{row['limit_ms']:.0f} ms" if "limit_ms" in row else ""
-            print(
-                f"{row['command']:<16}{_words(row, 'ours'):>28}{_words(row, 'other'):>28}{limit:>10}"
-            )
+            ours, theirs = _words(row, "ours"), _words(row, "other")
+            print(f"{row['command']:<16}{ours:>28}{theirs:>28}{limit:>10}")
     problems = verdict(rows)
     for one in problems:
         print(one, file=sys.stderr)

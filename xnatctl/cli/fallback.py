@@ -18,6 +18,8 @@ class Fallback(Group):
 
     async def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         known = (*self.list_commands(ctx), "-h", "--help")
-        if not args or args[0] not in known:
+        # A shell that completes the verb itself parses what is before it.
+        is_open = not args and not ctx.resilient_parsing
+        if is_open or (args and args[0] not in known):
             args = [self.usual, *args]
         return await super().parse_args(ctx, args)
