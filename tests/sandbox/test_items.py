@@ -445,3 +445,37 @@ async def test_files_left_behind_by_a_delete_block_their_label(xnat: Client) -> 
     await xnat.put(f"{other}/resources/R/files/a", b"abc")
     await xnat(f"DELETE {other}?removeFiles=true")
     assert (await xnat(f"PUT {other}?xsiType=xnat:mrSessionData")).status == 201
+
+
+async def test_paths_are_answered_in_lower_case_or_by_their_short_name(xnat: Client) -> None:
+    asked = "xnat:subjectAssessorData/subject_ID,xnat:mrSessionData/coil"
+    row = (await xnat(f"GET /data/experiments?columns={asked}")).rows[0]
+    assert row["subject_ID"].startswith("SANDBOX_S")
+    assert "xnat:mrsessiondata/coil" in row
+    assert row["xsiType"] == "xnat:mrSessionData"
+
+
+async def test_a_list_of_sessions_has_a_row_for_each_scan_that_its_columns_name(
+    xnat: Client,
+) -> None:
+    await xnat(f"PUT {SESSION}/scans/4?xsiType=xnat:mrScanData&type=T2w")
+    asked = "xsiType=xnat:mrSessionData&columns=label,xnat:mrScanData/ID"
+    rows = (await xnat(f"GET /data/experiments?{asked}")).rows
+    assert [(row["label"], row["xnat:mrscandata/id"]) for row in rows] == [("E", "3"), ("E", "4")]
+    chosen = (await xnat(f"GET /data/experiments?{asked}&xnat:mrScanData/type=T2w")).rows
+    assert [row["xnat:mrscandata/id"] for row in chosen] == ["4"]
+
+
+async def test_a_path_may_name_the_type_of_an_element(xnat: Client) -> None:
+    path = "xnat:subjectData/demographics[@xsi:type=xnat:demographicData]/gender"
+    await xnat(f"PUT /data/projects/P/subjects/S?{path}=female")
+    row = (await xnat("GET /data/projects/P/subjects?columns=gender")).rows[0]
+    assert row["gender"] == "female"
+    item = (await xnat("GET /data/projects/P/subjects/S?format=json")).json()["items"][0]
+    assert item["children"][0]["items"][0]["meta"]["xsi:type"] == "xnat:demographicData"
+
+
+async def test_a_path_that_is_none_changes_nothing(xnat: Client) -> None:
+    path = "xnat:subjectData/fields/field[a%20b=c]/field"
+    assert (await xnat(f"PUT /data/projects/P/subjects/S?{path}=x")).status == 200
+    assert (await xnat("GET /data/projects/P/subjects/S?format=xml")).status == 200

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+import uuid
 from dataclasses import dataclass
 
 from .settings import Settings
@@ -216,7 +217,7 @@ class Accounts:
 
     def issue(self, login: str) -> dict[str, object]:
         """A new alias token, as the token service shows it."""
-        alias, secret = secrets.token_hex(16), secrets.token_urlsafe(40)
+        alias, secret = str(uuid.uuid4()), secrets.token_urlsafe(40)
         now = time.time()
         self.store.db.execute(
             "INSERT INTO tokens VALUES(?,?,?,?,?)",

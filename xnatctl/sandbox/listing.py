@@ -2,7 +2,9 @@
 
 Values come from each row's flat fields, so a list of ten thousand sessions parses no XML. A column
 is named by a short name (`gender`) or by a schema path (`xnat:mrSessionData/coil`); the answer's
-key is the name as it was asked for, unknown names are dropped without a word.
+key is the short name as it was asked for, or the path in lower case (two clients that read real
+servers look for it so), unknown names are dropped without a word. Where a list of sessions is asked
+for a path of scans (`xnat:mrScanData/ID`), it has a row for each such scan.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +21,7 @@ from aiohttp import web
 
 from . import documents
 from .store import Item
-from .vocabulary import COLUMNS
+from .vocabulary import COLUMNS, SCAN_TYPES
 from .web import Call, table
 
 DEFAULTS = {
@@ -40,6 +42,19 @@ _CONTROL = {
     "format", "columns", "sortBy", "sortOrder", "limit", "offset", "fields", "recent", "xsiType",
     "accessible", "restrict", "permissions", "dataType", "XNAT_CSRF",
 }  # fmt: skip
+# Paths that a listing answers under their short name, however they were spelled.
+_SHORT = {
+    "xnat:subjectassessordata/subject_id": "subject_ID",
+    "xnat:subjectdata/label": "subject_label",
+    "xnat:subjectdata/project": "subject_project",
+    "xnat:imagesessiondata/id": "session_ID",
+    "xnat:imagesessiondata/label": "session_label",
+}
+# Root types that are no type of their own: their rows say which one and whose they are.
+_ABSTRACT = {"", "xnat:experimentdata", "xnat:subjectassessordata", "xnat:imagesessiondata"}
+_SCANS = {"xnat:imagescandata", *(name.lower() for name in SCAN_TYPES)}
+_TYPED = re.compile(r"\[@xsi:type=[^\]]*\]")
+_OWN = {"id": "ID", "subject_id": "subject_ID"}
 _decode = msgspec.json.Decoder(dict[str, str]).decode
 
 _SELECT = """
@@ -52,7 +67,10 @@ LEFT JOIN items g ON g.id=u.parent
 
 @dataclass(slots=True)
 class Row:
-    """One item of a listing with what it hangs on; `values` caches the decoded fields."""
+    """One item of a listing with what it hangs on; `values` caches the decoded fields.
+
+    `scan` is the one that a session's row is joined with.
+    """
 
     id: int
     kind: str
@@ -70,17 +88,24 @@ class Row:
     grand_code: str | None
     grand_label: str | None
     values: dict[str, str] | None = None
+    scan: Row | None = None
 
     def get(self, name: str) -> str | None:
         """A column's value; None where the item has none, KeyError for an unknown name."""
+        if self.kind == "experiment" and name.partition("/")[0].lower() in _SCANS:
+            return self.scan.get(name) if self.scan is not None else None
+        name = _SHORT.get(name.lower(), name)
         own = self._own(name)
         if own is not None:
             return own
         if self.values is None:
             self.values = _decode(self.packed)
-        path = documents.resolve_path(self.kind, self.xsi, name)
+        path = documents.resolve_path(self.kind, self.xsi, _TYPED.sub("", name))
         if path is None:
             return None
+        own = self._own(_OWN.get(path.lower(), path)) if path != name else None
+        if own is not None:
+            return own
         value = self.values.get(path)
         if value is None and "/" not in name and name not in COLUMNS[self.kind]:
             raise KeyError(name)
@@ -191,6 +216,8 @@ def answer(call: Call, kind: str, rows: Iterable[Row]) -> web.Response:
                 or ("xnat:imagesessiondata" in wanted & supers and row.xsi.endswith("SessionData"))
                 or ("xnat:subjectassessordata" in wanted & supers and row.kind == "experiment")
             ]
+    if kind == "experiment":
+        listed = _joined(call, listed)
     for key, value in call.params:
         if key in _CONTROL or (":" not in key and key not in COLUMNS[kind]):
             continue
@@ -205,8 +232,25 @@ def answer(call: Call, kind: str, rows: Iterable[Row]) -> web.Response:
         start = int(call.param("offset") or 0)
         limit = call.param("limit")
         listed = listed[start:] if limit == "*" else listed[start : start + int(limit or 100)]
-    cells = [{name: _value(row, name) for name in columns} for row in listed]
-    return table(call, columns, cells, counted=not paged)
+    keys = [name.lower() if ":" in name else name for name in columns]
+    cells = [
+        {key: _value(row, name) for key, name in zip(keys, columns, strict=True)} for row in listed
+    ]
+    return table(call, keys, cells, counted=not paged)
+
+
+def _joined(call: Call, rows: list[Row]) -> list[Row]:
+    """A row for each session and scan where a path of scans is asked for, else the rows."""
+    names = [*call.param("columns").split(","), *(key for key, _ in call.params)]
+    types = {name.strip().partition("/")[0].lower() for name in names} & _SCANS
+    if not types:
+        return rows
+    scans: dict[str | None, list[Row]] = {}
+    sessions = ",".join(str(row.id) for row in rows)
+    for scan in own_rows(call, f"i.kind='scan' AND i.parent IN ({sessions})"):
+        if scan.xsi.lower() in types or "xnat:imagescandata" in types:
+            scans.setdefault(scan.up_code, []).append(scan)
+    return [replace(row, scan=scan) for row in rows for scan in scans.get(row.code, [None])]
 
 
 def _value(row: Row, name: str) -> str | None:
@@ -217,7 +261,8 @@ def _value(row: Row, name: str) -> str | None:
 
 
 def _columns(call: Call, kind: str, rows: Sequence[Row]) -> list[str]:
-    asked = [name.strip() for name in call.param("columns").split(",") if name.strip()]
+    given = [name.strip() for name in call.param("columns").split(",") if name.strip()]
+    asked = [_SHORT.get(name.lower(), name) for name in given]
     if not asked:
         columns = list(DEFAULTS[kind])
         if kind == "experiment" and call.param("xsiType").endswith("Data"):
@@ -230,6 +275,8 @@ def _columns(call: Call, kind: str, rows: Sequence[Row]) -> list[str]:
     ]
     if "ID" not in known:
         known.insert(0, "ID")
+    if kind == "experiment" and call.param("xsiType").lower() in _ABSTRACT:
+        known += [name for name in ("xsiType", "project") if name not in known]
     return [*dict.fromkeys(known), "URI"] if "URI" not in known else known
 
 

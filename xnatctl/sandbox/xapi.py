@@ -34,7 +34,7 @@ async def handle(call: Call) -> web.StreamResponse:
         case ["access", "projects"]:
             return json(
                 [
-                    {"id": p.code, "name": call.store.fields(p).get("name", p.code),
+                    {"ID": p.code, "name": call.store.fields(p).get("name", p.code),
                      "role": call.accounts.role(p, call.user.login)}
                     for p in call.accounts.visible(call.user)
                 ]
