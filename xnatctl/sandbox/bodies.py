@@ -7,6 +7,7 @@ size are computed at most 256 times.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import random
@@ -78,6 +79,7 @@ def noise_file() -> BinaryIO:
     file = tempfile.TemporaryFile()  # noqa: SIM115
     file.write(_noise())
     file.flush()
+    atexit.register(file.close)
     return file
 
 
