@@ -14,6 +14,7 @@ import hashlib
 import os
 import secrets
 import stat
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -91,15 +92,15 @@ def path_below(root: Path, place: str) -> Path:
 
 
 @contextmanager
-def _words(path: Path) -> Iterator[None]:
+def _words(path: Path, verb: str = "written") -> Iterator[None]:
     """Failures of the disk in words a person can act on."""
     try:
         yield
     except OSError as error:
-        raise fault(error, path) from error
+        raise fault(error, path, verb) from error
 
 
-def fault(error: OSError, path: Path) -> LocalFault:
+def fault(error: OSError, path: Path, verb: str = "written") -> LocalFault:
     hints = {
         errno.ENOSPC: "free some space and run the same command again",
         errno.EDQUOT: "your quota is used up; free some space and run the same command again",
@@ -110,7 +111,7 @@ def fault(error: OSError, path: Path) -> LocalFault:
         errno.EISDIR: "a folder stands where a file is needed; move it away",
     }
     return LocalFault(
-        f"{path} cannot be written",
+        f"{path} cannot be {verb}",
         why=error.strerror or str(error),
         hint=hints.get(error.errno or 0, ""),
     )
@@ -156,7 +157,7 @@ class LocalSink:
         self._digests = digests
         self._reread = reread
         self._sha256 = sha256
-        self._folders: set[Path] = set()
+        self._folders: dict[str, set[Path]] = defaultdict(set)
 
     def path(self, unit: Unit, key: str) -> Path:
         return path_below(self._root, self._place(unit, key))
@@ -196,7 +197,7 @@ class LocalSink:
             async with _part(path) as part:
                 hashes = await _write_blocks(part, chunks, _Hashes(self._sha256))
                 row = await anyio.to_thread.run_sync(_commit, part, path, hashes)
-        self._folders.add(path.parent)
+        self._folders[unit.key].add(path.parent)
         await self._keep([row])
 
     async def put_many(self, unit: Unit, item: Item, events: AsyncIterator[ZipEvent]) -> None:
@@ -207,15 +208,17 @@ class LocalSink:
             async for start in events:
                 assert isinstance(start, MemberStart)
                 path = self.path(unit, keys[start.name])
-                data = await self._member(path, events)
+                data = await self._member(unit, path, events)
                 if data is not None and batch.add(path, data):
-                    await self._flush(batch)
+                    await self._flush(unit, batch)
         finally:
             # What is gathered was proven member by member, so it is kept even when the rest fails.
             with anyio.CancelScope(shield=True):
-                await self._flush(batch)
+                await self._flush(unit, batch)
 
-    async def _member(self, path: Path, events: AsyncIterator[ZipEvent]) -> bytes | None:
+    async def _member(
+        self, unit: Unit, path: Path, events: AsyncIterator[ZipEvent]
+    ) -> bytes | None:
         """One member: its bytes if it is small, None if it was written."""
         held: list[bytes] = []
         size = 0
@@ -233,16 +236,16 @@ class LocalSink:
                 rest = _rest_of_member(held, events)
                 hashes = await _write_blocks(part, rest, _Hashes(self._sha256))
                 row = await anyio.to_thread.run_sync(_commit, part, path, hashes)
-        self._folders.add(path.parent)
+        self._folders[unit.key].add(path.parent)
         await self._keep([row])
         return None
 
-    async def _flush(self, batch: _Batch) -> None:
+    async def _flush(self, unit: Unit, batch: _Batch) -> None:
         files = batch.take()
         if files:
             with _words(files[0][0]):
                 rows = await anyio.to_thread.run_sync(_write_batch, files, self._sha256)
-            self._folders.update(path.parent for path, _ in files)
+            self._folders[unit.key].update(path.parent for path, _ in files)
             await self._keep(rows)
 
     async def _keep(self, rows: list[Written]) -> None:
@@ -251,8 +254,14 @@ class LocalSink:
             await self._digests.keep_local_digests([row[:4] for row in rows])
 
     async def seal(self, unit: Unit, stage: int) -> None:
-        folders, self._folders = self._folders, set()
-        await anyio.to_thread.run_sync(_sync_folders, folders)
+        """Sync the folders of what was written, and those above them: they may be new too."""
+        folders = self._folders.pop(unit.key, set())
+        folders |= {above for one in folders for above in one.parents if self._holds(above)}
+        with _words(self._root):
+            await anyio.to_thread.run_sync(_sync_folders, folders)
+
+    def _holds(self, folder: Path) -> bool:
+        return folder == self._root or self._root in folder.parents
 
     async def abandon(self, unit: Unit) -> None:
         """Nothing half written stays: part files are removed where they were made."""
@@ -492,7 +501,7 @@ def _hash_all(files: list[FileStamp], sha256: bool = False) -> list[Written]:
     rows = []
     for path, size, mtime_ns in files:
         hashes = _Hashes(sha256)
-        with Path(path).open("rb") as file:
+        with _words(Path(path), "read"), Path(path).open("rb") as file:
             while block := file.read(BLOCK):
                 hashes.update(block)
         rows.append(Written(path, size, mtime_ns, hashes.digest, hashes.sha256))

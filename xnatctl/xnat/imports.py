@@ -24,7 +24,7 @@ from xnatctl.transport import Reply, first_words
 
 from . import paths
 from .client import Xnat
-from .parse import parse_entry, parse_files, parse_rows
+from .parse import cell, parse_entry, parse_files, parse_rows
 
 _ENTRY = re.compile(r"/prearchive/projects/([^/]+)/([^/]+)/([^/?\s]+)")
 
@@ -139,7 +139,7 @@ class Imports:
 
     async def list_entry_scans(self, entry: PrearchiveEntry) -> list[str]:
         rows = await self._xnat.rows(paths.prearchive_entry(entry) + "/scans")
-        return [row.get("ID", "") for row in rows]
+        return [cell(row, "ID") for row in rows]
 
     async def list_entry_files(self, entry: PrearchiveEntry, scan: str) -> list[File]:
         """The DICOM files of one scan in the prearchive. No digests there."""
