@@ -10,6 +10,8 @@ here.
                        BundleReader
     local extract      ZipSource            LocalSink: beside the archive
     session upload     DicomSource          UploadSink in front of an ArchiveSink
+    session            DicomSource          StoreSink: a DICOM receiver
+    upload-dicom
     resource upload    FolderSource         ArchiveSink
     project transfer   XnatSource           ArchiveSink (copy), PrearchiveSink in front of it
     (import)
@@ -43,6 +45,8 @@ from xnatctl.endpoints.folder import AddingSink, FolderSource
 from xnatctl.endpoints.local import LocalSink, Place
 from xnatctl.endpoints.manifest import MANIFEST, Row, read_manifest
 from xnatctl.endpoints.prearchive import PrearchiveSink
+from xnatctl.endpoints.store_scu import Peer as Peer
+from xnatctl.endpoints.store_scu import StoreSink
 from xnatctl.endpoints.unpack import ZipSource
 from xnatctl.endpoints.upload import Intent as Intent
 from xnatctl.endpoints.upload import UploadSink
@@ -374,6 +378,27 @@ async def upload(
         )
         report = await run(replace(desk, options=options), source, sink, Selection(target))
     return Uploaded(report, sink.uri, sink.sent_files, sink.sent_bytes)
+
+
+async def store(desk: Desk, dicoms: Dicoms, peer: Peer, *, lines: int = 4) -> Report:
+    """Files of this machine to a DICOM receiver, each study of them, over so many associations."""
+    options = replace(
+        desk.options,
+        fail_on_left=not dicoms.lenient,
+        accept=desk.options.accept | EXPLAINED,
+    )
+    target = Ref(peer.called)
+    with ExitStack() as kept:
+        source = DicomSource(
+            dicoms.path,
+            kept,
+            target=target,
+            study=dicoms.study,
+            lenient=dicoms.lenient,
+            every=True,
+        )
+        async with StoreSink(peer, lines=lines) as sink:
+            return await run(replace(desk, options=options), source, sink, Selection(target))
 
 
 async def check_editable(xnat: Xnat, project: str) -> None:

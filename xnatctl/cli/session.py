@@ -23,6 +23,9 @@ session = Group(
         "upload-exam": Lazy(
             "xnatctl.cli.upload:session_upload_exam", "Upload DICOM and the files beside it."
         ),
+        "upload-dicom": Lazy(
+            "xnatctl.cli.upload_dicom:session_upload_dicom", "Send DICOM to a receiver (C-STORE)."
+        ),
         "vars": Lazy("xnatctl.cli.vars:session_vars", "Custom variables: show and set them."),
         "share": Lazy("xnatctl.cli.sharing:session_share", "Share one into another project."),
         "unshare": Lazy("xnatctl.cli.sharing:session_unshare", "Take a share back."),

@@ -168,7 +168,8 @@ def _second(first: Object, body: Body) -> Left:
 class DicomSource:
     """One session out of a path. `kept` holds archives open for as long as the source is used.
 
-    `study` chooses one of several. With `lenient`, files that cannot be explained are left out.
+    `study` chooses one of several, `every` makes a unit of each. With `lenient`, files that cannot
+    be explained are left out.
     """
 
     def __init__(
@@ -180,6 +181,7 @@ class DicomSource:
         study: str = "",
         lenient: bool = False,
         exam: Exam | None = None,
+        every: bool = False,
     ) -> None:
         self.name = f"file://{path.absolute()}"
         self._path = path
@@ -188,6 +190,7 @@ class DicomSource:
         self._study = study
         self._lenient = lenient
         self._exam = exam
+        self._every = every
         self._bodies: dict[str, Body] = {}
         self.found = Survey()
 
@@ -195,6 +198,10 @@ class DicomSource:
         """The session. Raises NotFound and Refused, before anything is sent, for what is none."""
         self.found = await anyio.to_thread.run_sync(survey, self._path, self._kept)
         self._check()
+        if self._every and not self._study:
+            for uid in self.found.studies:
+                yield Unit(uid, "session", self._target, self._target, uid, facts={"uid": uid})
+            return
         label = self._target.session or ""
         facts = {"uid": study} if (study := self._chosen()) else {}
         yield Unit(label, "session", self._target, self._target, label=label, facts=facts)
@@ -219,7 +226,7 @@ class DicomSource:
             raise NotFound(
                 f"there is no study {self._study} in {self._path}", why=_listed(found.studies)
             )
-        if len(found.studies) > 1 and not self._study:
+        if len(found.studies) > 1 and not (self._study or self._every):
             raise Refused(
                 f"{self._path} holds {len(found.studies)} studies, which are as many sessions",
                 why=_listed(_study_words(uid, study) for uid, study in found.studies.items()),
@@ -241,7 +248,7 @@ class DicomSource:
             left = [one for one in left if one.key not in sent]
             items += files
         for uid, study in self.found.studies.items():
-            if uid != unit.facts.get("uid"):
+            if uid != unit.facts.get("uid") and not self._every:
                 left.append(Left(uid, "other-study", _study_words(uid, study)))
         stamps = sorted(f"{key}\t{body.stamp}" for key, body in self._bodies.items())
         return replace(
