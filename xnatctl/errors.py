@@ -192,3 +192,10 @@ def first_known(error: BaseException) -> BaseException:
         return error
     leaves = [first_known(one) for one in error.exceptions]
     return next((leaf for leaf in leaves if isinstance(leaf, XnatctlError)), leaves[0])
+
+
+def words(error: BaseException) -> str:
+    """An error in one line, for reports."""
+    if isinstance(error, XnatctlError):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
