@@ -174,7 +174,14 @@ def test_the_status_of_a_login_asks_no_server(
 
 def test_a_login_is_tested(xnatctl: Call, signed_in: Any) -> None:
     document = xnatctl("auth", "test", "-o", "json").json()
-    assert document == {"status": "authenticated", "url": signed_in.url, "username": "admin"}
+    login = {"status": "authenticated", "url": signed_in.url, "username": "admin"}
+    assert document == {
+        **login,
+        "firstname": "Admin",
+        "lastname": "Sandbox",
+        "email": "admin@localhost",
+        "enabled": True,
+    }
 
 
 def test_a_ping_tells_of_the_server_and_of_the_login(

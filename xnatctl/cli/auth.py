@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from xnatctl.errors import AuthError
+from xnatctl.errors import AuthError, NotFound, PermissionDenied
 
 from .group import Command, Group, Lazy, option
 from .options import CONNECTION, read_secret, refuse_secret
@@ -14,6 +14,7 @@ from .options import CONNECTION, read_secret, refuse_secret
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
     from xnatctl.config import Server
+    from xnatctl.xnat.client import Xnat
 
 auth = Group(
     "auth",
@@ -142,11 +143,26 @@ async def test(app: App) -> None:
     """
     async with app.xnat() as xnat:
         name = await _name(xnat)
+        facts = await _account(xnat, name)
     if app.console.is_machine:
-        app.console.document({"status": "authenticated", "url": xnat.url, "username": name})
+        login = {"status": "authenticated", "url": xnat.url, "username": name}
+        app.console.document({**login, **facts})
         return
     app.console.say(f"The login at {xnat.url} works")
     app.console.record({"username": name}, key="username", titles={"username": "User"})
+
+
+async def _account(xnat: Xnat, name: str) -> dict[str, Any]:
+    """Name, mail and state of an account; null where the server keeps them to itself."""
+    from xnatctl.xnat.admin import Admin
+
+    try:
+        found = await Admin(xnat).profile(name)
+    except (NotFound, PermissionDenied):
+        found = {}
+    keys = {"firstname": "firstName", "lastname": "lastName", "email": "email"}
+    facts = {ours: found.get(theirs) for ours, theirs in keys.items()}
+    return {**facts, "enabled": found.get("enabled")}
 
 
 async def _whoami(app: App) -> None:
