@@ -65,7 +65,7 @@ class Xnat:
         except NotFound:
             return ""
         info = reply.json()
-        return str(info.get("version", "")) if isinstance(info, dict) else ""
+        return str(info.get("version") or "") if isinstance(info, dict) else ""
 
     async def rows(self, path: str, params: Mapping[str, str] | None = None) -> list[Row]:
         """Any table, its cells as strings with the server's own keys."""
