@@ -55,6 +55,8 @@ async def handle(call: Call) -> web.StreamResponse:
         "PUT": PUT[place.node],
         "DELETE": _delete,
     }
+    if place.node == "project":
+        verbs["POST"] = PUT["project"]  # As xnatctl 0.6 makes its projects.
     if call.method not in verbs:
         raise Refusal(405, "The method specified is not allowed for this resource")
     return await verbs[call.method](call, place)

@@ -206,11 +206,12 @@ def parameter(pair: str) -> tuple[str, str]:
 def segments(raw_path: str) -> list[str]:
     """The decoded segments of a request path.
 
-    Tomcat refuses encoded slashes with 400 and cuts `;…` off each segment.
+    Tomcat refuses encoded slashes with 400 (not in the query) and cuts `;…` off each segment.
     """
-    if "%2f" in raw_path.lower() or "%5c" in raw_path.lower():
+    path = raw_path.partition("?")[0]
+    if "%2f" in path.lower() or "%5c" in path.lower():
         raise Refusal(400, "Invalid URI: encoded slashes are not allowed")
-    parts = raw_path.partition("?")[0].split("/")
+    parts = path.split("/")
     return [unquote(part.partition(";")[0]) for part in parts[1:]]
 
 
