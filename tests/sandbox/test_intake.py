@@ -433,6 +433,17 @@ async def test_an_import_onto_the_same_files_needs_leave_to_replace(
     assert await archived(xnat) == {"3": 3}
 
 
+@pytest.mark.parametrize(("prunes", "left"), [(False, 3), (True, 1)])
+async def test_whether_delete_drops_what_the_new_data_lack_depends_on_the_server(
+    start: Start, prunes: bool, left: int
+) -> None:
+    client = await start(overwrite_delete_prunes=prunes)
+    await fill(client)
+    await send(client, INTO_E2 + "&dest=/archive")
+    await send(client, INTO_E2 + "&dest=/archive&overwrite=delete", study(1))
+    assert await archived(client) == {"3": left}
+
+
 @pytest.mark.parametrize(("query", "status"), [("", 400), ("&overwrite=none", 200)])
 async def test_any_overwrite_even_none_turns_merging_on(
     xnat: Client, query: str, status: int

@@ -153,6 +153,7 @@ async def test_the_id_of_a_deleted_project_is_never_free_again(xnat: Client) -> 
     await xnat("PUT /data/projects/GONE")
     assert (await xnat("DELETE /data/projects/GONE?removeFiles=true")).status == 200
     assert (await xnat("PUT /data/projects/GONE")).status == 403
+    assert (await xnat("PUT /data/projects/gone")).status == 403
 
 
 async def test_bad_characters_in_a_project_id_are_417(xnat: Client) -> None:
