@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -131,6 +132,16 @@ def test_a_missing_project_exits_5_and_a_missing_path_too(
     lost = ("session", "upload", str(export), "-P", "NOPE", "-S", "A", "-E", "B")
     assert xnatctl(*lost).code == 5
     assert xnatctl(*line(tmp_path / "missing", "X")).code == 5
+
+
+def test_a_login_that_is_named_for_the_upload_is_the_one_that_is_used(
+    xnatctl: Call, signed_in: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = write_export(tmp_path / "export")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("wrong\n"))
+    done = xnatctl(*line(export, "UP5_MR1", "-u", "somebody", "--password-stdin"))
+    assert done.code == 3, done.err
+    assert "somebody" in done.err
 
 
 def test_a_password_on_the_line_is_refused(

@@ -32,9 +32,9 @@ import asyncclick as click
 from xnatctl.errors import NotFound, XnatctlError
 from xnatctl.model import PrearchiveEntry
 
+from .entries import do_each, entries_of, path_of
 from .group import command, option
 from .options import SELECTION, TRANSFER, list_options, project_option, yes_option
-from .prearchive import do_each, path_of
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -258,7 +258,7 @@ async def _act(xnat: Xnat, action: str, row: dict[str, str]) -> str:
     from xnatctl.xnat.imports import Imports
     from xnatctl.xnat.parse import parse_entry
 
-    entry, entries, imports = parse_entry(row), _entries(xnat), Imports(xnat)
+    entry, entries, imports = parse_entry(row), entries_of(xnat), Imports(xnat)
     if action == DOES["ready"]:
         return await entries.archive(entry, Slot(entry.project, entry.subject, entry.name))
     if action == DOES["superfluous"]:
@@ -283,7 +283,7 @@ async def _look(
         await anyio.sleep(look_again)
         rows = {path_of(row): row for row in await xnat.rows(place)}
         unchanged = frozenset(path for path, row in rows.items() if row == before.get(path))
-    entries, parsed = _entries(xnat), {path: parse_entry(row) for path, row in rows.items()}
+    entries, parsed = entries_of(xnat), {path: parse_entry(row) for path, row in rows.items()}
     quiet = {path: one for path, one in parsed.items() if one.status in _AT_REST}
     studies = {path: len(await entries.studies(one)) for path, one in quiet.items()} if deep else {}
     failed = [path for path, one in parsed.items() if one.status in ("CONFLICT", "ERROR")]
@@ -323,9 +323,3 @@ async def _sessions(xnat: Xnat, project: str) -> Iterable[Any]:
         return await xnat.list_experiments(project)
     except NotFound:
         return []
-
-
-def _entries(xnat: Xnat) -> Entries:
-    from xnatctl.routes import Entries
-
-    return Entries(xnat)

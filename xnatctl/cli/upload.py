@@ -19,12 +19,14 @@ from .options import (
     Function,
     dry_run_option,
     project_option,
+    read_secret,
     refuse_secret,
     workers_option,
 )
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
+    from xnatctl.config import Server
     from xnatctl.engine.events import Event
     from xnatctl.engine.types import Outcome, Report
     from xnatctl.routes import Dicoms, Uploaded
@@ -47,6 +49,15 @@ class UploadOptions:
     workers: int | None
     wait: float
     dry_run: bool
+    username: str | None = None
+    password_stdin: bool = False
+
+    def server(self, app: App) -> Server:
+        """The server, with the login that was named for this command."""
+        from xnatctl.config import Overrides
+
+        password = read_secret("--password-stdin") if self.password_stdin else None
+        return app.server(flags=Overrides(username=self.username, password=password))
 
 
 @dataclass(slots=True)
@@ -133,7 +144,9 @@ _OPTIONS = (
     ),
     workers_option,
     dry_run_option,
-    option("--username", "-u", "username", hidden=True, expose_value=False),
+    option("-u", "--username", hidden=True),
+    option("--password-stdin", is_flag=True, hidden=True),
+    option("--zip-to-tar/--no-zip-to-tar", default=False, hidden=True, expose_value=False),
     option("--password", hidden=True, expose_value=False, callback=refuse_secret),
 )
 
@@ -229,7 +242,7 @@ async def run_upload(app: App, dicoms: Dicoms, options: UploadOptions) -> int:
 
     from .runs import command_line, desk, workers
 
-    server = app.server()
+    server = options.server(app)
     how = Options(
         verb="upload",
         command=command_line(app),
