@@ -25,7 +25,7 @@ from xnatctl.retry import Backoff
 from xnatctl.transport import SMALL_BODY, Credentials, Timeouts, Transport
 
 BIG = bytes(range(256)) * 4096
-QUICK = Timeouts(connect=2.0, stall=0.15, slow_stall=2.0)
+QUICK = Timeouts(connect=2.0, stall=0.25, slow_stall=2.0)
 
 
 def make(server: Wire, **options: Any) -> Transport:
