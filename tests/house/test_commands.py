@@ -67,10 +67,6 @@ def test_no_option_is_spelled_like_a_global_one_unless_it_means_the_same(
     assert own & spelled == same
 
 
-# Spellings that scripts have used for years, in commands that never meet.
-INHERITED = {"-r": {"--recursive", "--resource"}}
-
-
 def test_one_letter_means_one_thing_everywhere() -> None:
     meaning: dict[str, set[str]] = {}
     for command in COMMANDS.values():
@@ -79,7 +75,7 @@ def test_one_letter_means_one_thing_everywhere() -> None:
             long = [name for name in param.opts if name.startswith("--")]
             for name in short:
                 meaning.setdefault(name, set()).update(long)
-    assert {name: words for name, words in meaning.items() if len(words) > 1} == INHERITED
+    assert {name: words for name, words in meaning.items() if len(words) > 1} == {}
 
 
 def test_the_help_names_every_exit_code() -> None:
