@@ -56,12 +56,20 @@ async def verify(app: App, *, folder: Path) -> int:
 
 @local.command("extract")
 @click.argument("folder", metavar="DIR", type=FOLDER)
-@option("-r", "--recursive", is_flag=True, help="Archives in folders below it too.")
+@option("--recursive", is_flag=True, help="Archives in folders below it too.")
+@option("-r", "deep", is_flag=True, hidden=True)
 @option("--cleanup", is_flag=True, help="Remove each archive when all of it is on the disk.")
 @option("--overwrite", is_flag=True, group=TRANSFER, help="Replace files that differ.")
 @dry_run_option
 async def extract(
-    app: App, *, folder: Path, recursive: bool, cleanup: bool, overwrite: bool, dry_run: bool
+    app: App,
+    *,
+    folder: Path,
+    recursive: bool,
+    deep: bool,
+    cleanup: bool,
+    overwrite: bool,
+    dry_run: bool,
 ) -> int:
     """Unpack the archives in a folder beside them, each proven whole before.
 
@@ -84,7 +92,9 @@ async def extract(
         dry_run=dry_run,
     )
     async with desk(app, how) as work:
-        report, removed = await routes.extract(work, folder, deep=recursive, cleanup=cleanup)
+        report, removed = await routes.extract(
+            work, folder, deep=recursive or deep, cleanup=cleanup
+        )
     if app.console.is_machine:
         done: dict[str, Any] = {"operation": "extract", "folder": str(folder), "removed": removed}
         app.console.document(done | to_json(report))
