@@ -16,7 +16,7 @@ from aiohttp import web
 
 from . import finding, uploads
 from .accounts import DELETE, EDIT, READ
-from .bodies import Generated
+from .bodies import Generated, safe_path
 from .routing import Place
 from .sending import Body, send_archive, send_file
 from .store import File, Item, Resource
@@ -270,30 +270,43 @@ def base_uri(call: Call, item: Item, resource: Resource) -> str:
 
 def list_files(call: Call, chosen: Iterable[Held], folder: str = "") -> web.Response:
     """The table of files: from the catalog, never from the disk."""
-    rows = []
     columns = list(_FILE_COLUMNS)
     locator = call.param("locator")
     if locator:
         columns.insert(3, locator)
-    for one in chosen:
-        base = base_uri(call, one.item, one.resource)
-        for file in call.store.files(one.resource):
-            if folder and not _in_folder(file.path, folder, call.flag("recursive", True)):
-                continue
-            if not (_filter(call, "file_format", file.format) and
-                    _filter(call, "file_content", file.content)):  # fmt: skip
-                continue
-            rows.append(
-                {
-                    "Name": file.path.rpartition("/")[2], "Size": file.size,
-                    "URI": f"{base}/{file.path}", "collection": one.resource.label,
-                    "file_tags": file.tags, "file_format": file.format,
-                    "file_content": file.content, "cat_ID": one.resource.id,
-                    "digest": file.md5 if call.settings.checksums else "",
-                    **({locator: str(call.store.file_path(one.resource, file))} if locator else {}),
-                }
-            )  # fmt: skip
+    rows = _file_rows(call, chosen, folder, locator)
     return table(call, columns, rows, title="Files", described=True, counted=False)
+
+
+def _file_rows(
+    call: Call, chosen: Iterable[Held], folder: str, locator: str
+) -> Iterator[dict[str, str]]:
+    """Rows of a files listing, one resource at a time."""
+    recursive = call.flag("recursive", True)
+    filtered = bool(call.param("file_format") or call.param("file_content"))
+    for one in chosen:
+        base, disk = base_uri(call, one.item, one.resource), ""
+        if locator:
+            disk = str(call.store.resource_folder(one.resource))
+        for path, size, md5, form, content, tags in call.store.rows(
+            "SELECT path, size, md5, format, content, tags FROM files WHERE resource=? ORDER BY id",
+            one.resource.id,
+        ):
+            if folder and not _in_folder(path, folder, recursive):
+                continue
+            if filtered and not (
+                _filter(call, "file_format", form) and _filter(call, "file_content", content)
+            ):
+                continue
+            row = {
+                "Name": path.rpartition("/")[2], "Size": size, "URI": f"{base}/{path}",
+                "collection": one.resource.label, "file_tags": tags, "file_format": form,
+                "file_content": content, "cat_ID": one.resource.id,
+                "digest": md5 if call.settings.checksums else "",
+            }  # fmt: skip
+            if locator:
+                row[locator] = f"{disk}/{safe_path(path)}"
+            yield row
 
 
 def _in_folder(path: str, folder: str, recursive: bool) -> bool:
