@@ -28,10 +28,6 @@ from xnatctl.sandbox.server import Sandbox
 from xnatctl.xnat.client import Xnat
 from xnatctl.xnat.imports import Imports
 
-FIRST = pytest.mark.xfail(
-    strict=True, reason="an entry whose address no answer has told is not found again"
-)
-
 STUDY = Study("MR1", "SUBJ", "Doe^Jane")
 Scans = Mapping[str, Mapping[str, bytes]]
 
@@ -195,7 +191,6 @@ async def test_what_was_imported_is_kept_by_the_next_run(bench: Bench) -> None:
     assert {item.verdict for item in unit.items} == {Verdict.KEEP}
 
 
-@FIRST
 async def test_a_first_scan_that_breaks_off_leaves_nothing_behind(bench: Bench) -> None:
     sink = bench.sink()
     unit = await bench.prepared(sink)

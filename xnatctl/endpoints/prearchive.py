@@ -5,15 +5,14 @@ The steps for one session, chosen so that nothing half done can archive itself:
 1. scans go one after another into one prearchive entry, opened with `SOURCE=uploader` and
    `prevent_auto_commit=true`, which keep the server's idle-session job away; both are read back;
 2. a DICOM object leaves this process only after its CRC and MD5 have agreed, since an importer
-   stores
-   entries as they arrive; it is held in memory to 16 MiB, beyond that on disk;
+   stores entries as they arrive; it is held in memory to 16 MiB, beyond that on disk;
 3. objects are named by their SOP Instance UID, so that the entry's listing proves each of them;
 4. the entry is built, listed, compared, and archived once, under a label that must be free;
 5. the archived scans are found again by series UID, and the map is remembered.
 
-A session that cannot be completed has its entry deleted, by the address that was stored before
-anything was sent into it. Entries that are not ours are never touched. A scan that import could not
-keep as it is goes by copy, and the unit says so.
+A session that cannot be completed has its entry deleted: by the address in the first answer, and
+where none came, because it carries our marks and was not there before. Entries that are not ours
+are never touched. A scan that import could not keep as it is goes by copy, and the unit says so.
 """
 
 from __future__ import annotations
@@ -57,6 +56,7 @@ class _Intake:
     """A session on its way in: its entry, the objects sent by scan, and what each was called."""
 
     entry: PrearchiveEntry | None = None
+    before: frozenset[str] | None = None
     sent: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     resent: bool = False
 
@@ -158,6 +158,8 @@ class PrearchiveSink:
             await self._archive.put_many(unit, item, events)
             return
         intake = self._intakes[unit.key]
+        if intake.before is None:
+            intake.before = frozenset(one.url for one in await self._entries(unit))
         target = unit.target
         params = {
             "project": target.project,
@@ -365,13 +367,41 @@ class PrearchiveSink:
     async def abandon(self, unit: Unit) -> None:
         """Delete our entry, so that nothing incomplete can be archived by anybody later."""
         intake = self._intakes.get(unit.key)
-        if intake is not None and intake.entry is not None:
-            found = await self._imports.find_entry(intake.entry)
-            if found is not None and found.is_ours and "ARCHIVING" not in found.status:
-                await self._imports.delete(found)
+        if intake is not None and intake.before is not None:
+            for found in await self._made(unit, intake, intake.before):
+                if found.is_ours and "ARCHIVING" not in found.status:
+                    await self._imports.delete(found)
             await self._remember(unit.key, {"entry": None})
         self._intakes[unit.key] = _Intake()
         await self._archive.abandon(unit)
+
+    async def _entries(self, unit: Unit) -> list[PrearchiveEntry]:
+        """Entries of this session that carry the marks of ours."""
+        return [
+            one
+            for one in await self._imports.list_entries(unit.target.project)
+            if one.is_ours and one.name == unit.target.session
+        ]
+
+    async def _made(
+        self, unit: Unit, intake: _Intake, before: frozenset[str]
+    ) -> list[PrearchiveEntry]:
+        """The entries that this attempt made.
+
+        An import that broke off never told where its objects are, and the server may still be
+        busy with them.
+        """
+        found: list[PrearchiveEntry] = []
+        for pause in (0.0, self._waiting.poll, 4 * self._waiting.poll):
+            await self._sleep(pause)
+            found = [one for one in await self._entries(unit) if one.url not in before]
+            if found or not any(intake.sent.values()):
+                break
+        known = intake.entry
+        if known is not None and known.project != unit.target.project:
+            astray = await self._imports.find_entry(known)
+            found += [astray] if astray is not None else []
+        return found
 
 
 _ALREADY = "already there as a copy"
