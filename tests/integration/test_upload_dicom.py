@@ -1,11 +1,13 @@
-"""C-STORE against DCMTK's `storescp`, judged by what it wrote."""
+"""C-STORE against DCMTK's `storescp` and Orthanc, judged by what they stored."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -32,7 +34,8 @@ from xnatctl.engine.state import StateStore
 from xnatctl.engine.types import Report
 
 STORESCP = shutil.which("storescp")
-pytestmark = pytest.mark.skipif(STORESCP is None, reason="DCMTK's storescp is not installed")
+ORTHANC = shutil.which("Orthanc")
+needs_storescp = pytest.mark.skipif(STORESCP is None, reason="DCMTK's storescp is not installed")
 
 
 def free_port() -> int:
@@ -60,6 +63,47 @@ def receiver(folder: Path, *options: str) -> Iterator[int]:
         process.wait()
 
 
+@contextmanager
+def orthanc(folder: Path) -> Iterator[tuple[int, int]]:
+    """An Orthanc with an empty store; its DICOM and its HTTP port."""
+    folder.mkdir()
+    dicom, http = free_port(), free_port()
+    settings = {
+        "StorageDirectory": str(folder),
+        "IndexDirectory": str(folder),
+        "DicomPort": dicom,
+        "HttpPort": http,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "DicomAlwaysAllowStore": True,
+        "UnknownSopClassAccepted": True,
+        "Plugins": [],
+    }
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    process = subprocess.Popen(
+        [ORTHANC or "", str(folder / "orthanc.json")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(500):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", dicom)) == 0:
+                    break
+            time.sleep(0.02)
+        yield dicom, http
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def uids_at(http: int) -> set[str]:
+    """The SOP Instance UIDs that an Orthanc has."""
+    url = f"http://127.0.0.1:{http}/instances?expand"
+    with urllib.request.urlopen(url) as answer:
+        return {one["MainDicomTags"]["SOPInstanceUID"] for one in json.load(answer)}
+
+
 @asynccontextmanager
 async def desk(folder: Path) -> AsyncIterator[routes.Desk]:
     async with StateStore.open(folder / "state.db") as state:
@@ -75,6 +119,7 @@ def peer(port: int, **more: object) -> routes.Peer:
     return replace(routes.Peer("127.0.0.1", port, "STORESCP", timeout=5.0), **more)  # type: ignore[arg-type]
 
 
+@needs_storescp
 async def test_every_object_reaches_a_stock_receiver_by_several_associations(
     tmp_path: Path,
 ) -> None:
@@ -88,6 +133,7 @@ async def test_every_object_reaches_a_stock_receiver_by_several_associations(
     assert uids_on_disk(tmp_path / "got") == uids_on_disk(export)
 
 
+@needs_storescp
 async def test_objects_of_other_encodings_are_offered_as_they_are(tmp_path: Path) -> None:
     export = odd_syntaxes(tmp_path / "export")
     with receiver(tmp_path / "got") as port:
@@ -96,6 +142,7 @@ async def test_objects_of_other_encodings_are_offered_as_they_are(tmp_path: Path
     assert uids_on_disk(tmp_path / "got") == uids_on_disk(export)
 
 
+@needs_storescp
 async def test_uncompressed_objects_are_converted_for_a_receiver_that_knows_nothing_else(
     tmp_path: Path,
 ) -> None:
@@ -107,6 +154,7 @@ async def test_uncompressed_objects_are_converted_for_a_receiver_that_knows_noth
     assert uids_on_disk(folder) == uids_on_disk(export)
 
 
+@needs_storescp
 async def test_an_encoding_that_the_receiver_does_not_take_is_named(tmp_path: Path) -> None:
     export = odd_syntaxes(tmp_path / "export")
     for path in export.iterdir():
@@ -127,6 +175,7 @@ async def test_nobody_at_the_port_is_said_in_words(tmp_path: Path) -> None:
     assert report.problems[0].error_kind == "unreachable"
 
 
+@needs_storescp
 async def test_many_objects_over_one_association_lose_no_answer(tmp_path: Path) -> None:
     export = tmp_path / "export"
     write_series(export, series(3, slices=150))
@@ -137,6 +186,7 @@ async def test_many_objects_over_one_association_lose_no_answer(tmp_path: Path) 
     assert uids_on_disk(tmp_path / "got") == uids_on_disk(export)
 
 
+@needs_storescp
 async def test_tls_works_with_an_authority_of_ones_own_and_not_without(tmp_path: Path) -> None:
     export = write_export(tmp_path / "export")
     authority = trustme.CA()
@@ -153,3 +203,13 @@ async def test_tls_works_with_an_authority_of_ones_own_and_not_without(tmp_path:
         refused = await store(export, peer(port, tls=True))
         assert refused.exit_code == 1
         assert refused.problems[0].error_kind == "untrusted"
+
+
+@pytest.mark.skipif(ORTHANC is None, reason="Orthanc is not installed")
+async def test_orthanc_has_every_object_that_was_sent(tmp_path: Path) -> None:
+    export = write_export(tmp_path / "export")
+    odd_syntaxes(export / "odd")
+    with orthanc(tmp_path / "orthanc") as (dicom, http):
+        report = await store(export, replace(peer(dicom), called="ORTHANC"), lines=3)
+        assert report.exit_code == 0, report.problems
+        assert uids_at(http) == uids_on_disk(export)
