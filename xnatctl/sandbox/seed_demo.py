@@ -151,7 +151,7 @@ def _session(store: Store, subject: Item, study: Study, modality: str, visit: st
         "time": "10:15:00",
         "UID": study.uid,
         "modality": modality,
-        "visit_id": visit,
+        "visit": visit,
         "acquisition_site": "Sandbox Hospital",
         "operator": "Olga Operator",
         "note": f"{visit}, phantom",
