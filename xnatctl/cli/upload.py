@@ -278,6 +278,7 @@ async def run_upload(app: App, dicoms: Dicoms, options: UploadOptions) -> int:
 def exit_code(report: Report) -> int:
     """That of the run; of a single session that was refused as a whole, that of its error."""
     refused = {"conflict": 9, "locked": 9, "permission-denied": 6, "not-found": 5}
+    refused |= {"unreachable": 4, "untrusted": 4, "server-fault": 4, "busy": 4}
     if report.exit_code == 1 and len(report.problems) == 1 and not report.interrupted:
         one = report.problems[0]
         if not one.files:

@@ -67,7 +67,6 @@ _FILE = click.Path(dir_okay=False, exists=True)
     "--tls-ca-bundle",
     "ca_bundle",
     type=_FILE,
-    default="",
     envvar="XNAT_DICOM_TLS_CA_BUNDLE",
     metavar="FILE",
     group=CONNECTION,
@@ -77,7 +76,6 @@ _FILE = click.Path(dir_okay=False, exists=True)
     "--tls-cert",
     "certificate",
     type=_FILE,
-    default="",
     envvar="XNAT_DICOM_TLS_CERT",
     metavar="FILE",
     group=CONNECTION,
@@ -87,7 +85,6 @@ _FILE = click.Path(dir_okay=False, exists=True)
     "--tls-key",
     "key",
     type=_FILE,
-    default="",
     envvar="XNAT_DICOM_TLS_KEY",
     metavar="FILE",
     group=CONNECTION,
@@ -101,6 +98,15 @@ _FILE = click.Path(dir_okay=False, exists=True)
     group=TRANSFER,
     help="Leave out files that cannot be explained instead of refusing them all.",
 )
+@option(
+    "--retries",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    metavar="N",
+    group=TRANSFER,
+    help="Tries after the first, for each series.",
+)
 @workers_option
 @dry_run_option
 async def session_upload_dicom(
@@ -109,6 +115,7 @@ async def session_upload_dicom(
     path: Path,
     study: str,
     lenient: bool,
+    retries: int,
     workers: int | None,
     dry_run: bool,
     **peer: Any,
@@ -125,18 +132,27 @@ async def session_upload_dicom(
     """
     from xnatctl import routes
     from xnatctl.engine.runner import Options
+    from xnatctl.retry import Backoff
 
     from .runs import DEFAULT_WORKERS, command_line, desk
+    from .upload import exit_code
 
-    how = Options("upload-dicom", command_line(app), workers=1, dry_run=dry_run)
+    how = Options(
+        "upload-dicom",
+        command_line(app),
+        workers=1,
+        dry_run=dry_run,
+        policy=Backoff(attempts=retries + 1),
+    )
     dicoms = routes.Dicoms(path, study=study, lenient=lenient)
+    called = {name: value for name, value in peer.items() if value is not None}
     started = time.monotonic()
     async with desk(app, how) as work:
         report = await routes.store(
-            work, dicoms, routes.Peer(**peer), lines=workers or DEFAULT_WORKERS
+            work, dicoms, routes.Peer(**called), lines=workers or DEFAULT_WORKERS
         )
     _show(app, report, time.monotonic() - started)
-    return report.exit_code
+    return exit_code(report)
 
 
 def _show(app: App, report: Report, seconds: float) -> None:
