@@ -1,0 +1,1 @@
+"""Other people's XNAT clients, unmodified, against the sandbox."""
