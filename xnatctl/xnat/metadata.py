@@ -74,7 +74,9 @@ def for_session(
     document.drop_attributes(*_OF_THE_DATABASE)
     document.root.set("project", project)
     document.root.set("label", label)
-    document.drop("sharing", "assessors", "subject_ID", "image_session_ID", *_FILES)
+    # Setting again what is there already clears it, so the second PUT alone sets them.
+    document.drop_attributes("visit", "protocol")
+    document.drop("sharing", "assessors", "protocol", "subject_ID", "image_session_ID", *_FILES)
     document.drop("prearchivePath")
     for group in document.root.findall(f"{NS_XNAT}scans"):
         for scan in group.findall(f"{NS_XNAT}scan"):
