@@ -8,7 +8,7 @@ PY := $(BIN)/python
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: demo test test-all check format bench bench-quick bench-full docs reference man sandbox clean
+.PHONY: demo test test-all clients conformance check format bench bench-quick bench-full docs reference man sandbox clean
 
 demo: $(VENV)/core
 	@$(BIN)/xnatctl sandbox demo
@@ -18,6 +18,11 @@ test: $(VENV)/dev
 
 test-all: $(VENV)/dev
 	$(PY) -m pytest -n $(WORKERS) --everything $(PYTEST_ARGS)
+
+clients: .venv-clients/ready .venv-xnat06/ready
+
+conformance: $(VENV)/dev clients
+	XNATCTL_CONFORMANCE=required $(PY) -m pytest -vv -n $(WORKERS) $(PYTEST_ARGS) tests/conformance
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .
@@ -52,7 +57,7 @@ sandbox: $(VENV)/core
 	$(BIN)/xnatctl sandbox serve --port 8080 --root .demo/sandbox --seed demo
 
 clean:
-	rm -rf $(VENV) .demo docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-clients .venv-xnat06 .demo docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # --- environments ------------------------------------------------------------------------------
 
@@ -71,4 +76,11 @@ $(VENV)/dev: pyproject.toml
 $(VENV)/docs: pyproject.toml
 	@test -x $(PY) || sh .ci/venv $(VENV)
 	@$(PY) -m pip install -q --disable-pip-version-check -e '.[docs]'
+	@touch $@
+
+# Other people's clients, each set in its own environment: `make test` skips those that are missing.
+.venv-%/ready: tests/conformance/%.txt
+	@test -x .venv-$*/bin/python || sh .ci/venv .venv-$*
+	@echo "installing $< into .venv-$* …"
+	@.venv-$*/bin/python -m pip install -q --disable-pip-version-check -r $<
 	@touch $@
