@@ -17,7 +17,7 @@ test: $(VENV)/dev
 	$(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 test-all: $(VENV)/dev
-	$(PY) -m pytest -n $(WORKERS) --everything $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=thorough $(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 clients: .venv-clients/ready .venv-xnat06/ready
 
