@@ -52,7 +52,8 @@ from xnatctl.endpoints.upload import Intent as Intent
 from xnatctl.endpoints.upload import UploadSink
 from xnatctl.endpoints.xnat_source import SHARED_IN, Archive, XnatSource
 from xnatctl.endpoints.zipped import ZipSink
-from xnatctl.engine.events import Bus, Event, UnitDone, UnitPlanned
+from xnatctl.engine.events import Bus, Event, Note, UnitDone, UnitPlanned
+from xnatctl.engine.pace import Pace, Paced
 from xnatctl.engine.ports import Sink, Source
 from xnatctl.engine.runner import Options, Run, Stop
 from xnatctl.engine.state import Pair, StateStore, locked
@@ -72,10 +73,13 @@ class Desk:
     bus: Bus
     options: Options
     stop: Stop
+    pace: Pace | None = None
 
 
 async def run(desk: Desk, source: Source, sink: Sink, selection: Selection) -> Report:
     """One run over one pair of ends, alone on it: the lock dies with this process."""
+    if desk.pace is not None:
+        source = Paced(source, desk.pace, say=lambda text: desk.bus.emit(Note(text)))
     work = Run(source, sink, options=desk.options, state=desk.state, bus=desk.bus, stop=desk.stop)
     if desk.options.dry_run:
         return await work(selection)

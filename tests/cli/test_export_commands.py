@@ -313,3 +313,47 @@ def test_an_archive_that_is_cut_or_climbs_out_is_refused_and_stays(
     assert not (tmp_path / "evil.txt").exists()
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert names == {"cut.zip", "evil.zip", "a/b.txt"}
+
+
+# --- unattended --------------------------------------------------------------------------------
+
+
+def test_figures_of_a_night_are_kept_for_the_monitor(
+    xnatctl: Call, signed_in: Sandbox, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = tmp_path / "xnatctl.prom"
+    line = ("project", "export", "-P", "STUDY", "--out", str(out), "--metrics-file", str(figures))
+    assert xnatctl(*line).code == 0
+    assert f" {FILES}\n" in figures.read_text().partition("files_moved{")[2]
+    monkeypatch.setenv("XNAT_PASS", "wrong")
+    monkeypatch.delenv("XNAT_TOKEN", raising=False)
+    assert xnatctl(*line).code == 3
+    text = figures.read_text()
+    assert text.partition("exit_code{")[2].partition("} ")[2].startswith("3\n")
+    assert not text.partition("last_success_time_seconds{")[2].partition("} ")[2].startswith("0\n")
+    assert text.endswith("# EOF\n")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "code"),
+    [
+        ("--bwlimit", "fast", 2),
+        ("--window", "night", 2),
+        ("--metrics-file", "/nowhere/x.prom", 1),
+        ("--events", "/nowhere/x.jsonl", 1),
+    ],
+)
+def test_a_wish_that_cannot_be_granted_is_refused_before_anything_is_moved(
+    xnatctl: Call, signed_in: Sandbox, out: Path, option: str, value: str, code: int
+) -> None:
+    done = xnatctl("project", "export", "-P", "STUDY", "--out", str(out), option, value)
+    assert done.code == code
+    assert value in done.err
+    assert not list(out.rglob("*.xml"))
+
+
+def test_a_cap_slows_a_run_down_to_it(xnatctl: Call, signed_in: Sandbox, out: Path) -> None:
+    line = ("project", "export", "-P", "STUDY", "--out", str(out), "-o", "json")
+    done = xnatctl(*line, "--bwlimit", "8000")
+    assert done.code == 0, done.err
+    assert done.json()["duration_s"] >= BYTES / 8000

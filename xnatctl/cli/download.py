@@ -28,6 +28,7 @@ from .options import (
     subject_option,
     workers_option,
 )
+from .unattended import Unattended, unattended_options
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -45,6 +46,7 @@ class Manner:
     workers: int | None
     overwrite: bool
     verify: bool
+    unattended: Unattended
     dry_run: bool
 
 
@@ -89,6 +91,7 @@ _MANNER = (
     option("--overwrite", is_flag=True, group=TRANSFER, help="Replace what differs."),
     option("--verify", is_flag=True, group=TRANSFER, help="Read everything on disk again too."),
     workers_option,
+    unattended_options,
     dry_run_option,
     option("--keep-zips", is_flag=True, hidden=True, expose_value=False),
 )
@@ -299,6 +302,7 @@ async def subject_download(
 @option("--overwrite", is_flag=True, group=TRANSFER, help="Replace what differs.")
 @option("--verify", is_flag=True, group=TRANSFER, help="Read everything on disk again too.")
 @workers_option
+@unattended_options
 @dry_run_option
 async def resource_download(
     app: App,
@@ -374,11 +378,15 @@ async def run_download(
         overwrite=manner.overwrite,
         dry_run=manner.dry_run,
     )
-    async with app.xnat(server) as xnat, desk(app, how) as work:
-        asked = await errand(xnat)
-        watched = Watched(within=asked.several)
-        work.bus.add(watched)
-        report = await routes.download(work, xnat, asked.selection, into=asked.into, own=asked.own)
+    async with desk(app, how) as work:
+        with manner.unattended.over(work) as paced:
+            async with app.xnat(server) as xnat:
+                asked = await errand(xnat)
+                watched = Watched(within=asked.several)
+                work.bus.add(watched)
+                report = await routes.download(
+                    paced, xnat, asked.selection, into=asked.into, own=asked.own
+                )
     is_archive = isinstance(asked.into, routes.Zip)
     if app.console.is_machine:
         ids = {**asked.ids, "output_dir": str(asked.shown)}

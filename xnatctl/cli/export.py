@@ -21,6 +21,7 @@ from .options import (
     yes_option,
 )
 from .selection import Narrowed, selection_options
+from .unattended import Unattended, unattended_options
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -51,6 +52,7 @@ class ExportOptions:
     bagit: bool
     workers: int | None
     accept: tuple[str, ...]
+    unattended: Unattended
     dry_run: bool
 
     def rules(self) -> tuple[Rule, ...]:
@@ -102,6 +104,7 @@ accept_option = option(
 @option("--bagit", is_flag=True, help="Write a BagIt bag; the files lie below data/.")
 @accept_option
 @workers_option
+@unattended_options
 @dry_run_option
 async def project_export(
     app: App, *, project: str | None, mirror: bool, accept: tuple[str, ...], **values: Any
@@ -146,8 +149,10 @@ async def run_export(app: App, options: ExportOptions) -> int:
         bag=options.bagit,
     )
     how = _how(app, "export", options.workers, accept=options.accept, dry_run=options.dry_run)
-    async with app.xnat() as xnat, desk(app, how) as work:
-        done = await routes.export(work, xnat, selection, into=into)
+    async with desk(app, how) as work:
+        with options.unattended.over(work) as paced:
+            async with app.xnat() as xnat:
+                done = await routes.export(paced, xnat, selection, into=into)
     _show(app, options, done)
     return done.report.exit_code
 
@@ -233,6 +238,7 @@ def _show(app: App, options: ExportOptions, done: Exported) -> None:
 @option("--settings", is_flag=True, group=TRANSFER, help="Change the settings of a known project.")
 @accept_option
 @workers_option
+@unattended_options
 @yes_option
 @dry_run_option
 async def project_import(
@@ -246,6 +252,7 @@ async def project_import(
     settings: bool,
     accept: tuple[str, ...],
     workers: int | None,
+    unattended: Unattended,
     yes: bool,
     dry_run: bool,
 ) -> int:
@@ -273,10 +280,12 @@ async def project_import(
     codes = tuple(code for one in accept for code in one.split(","))
     how = _how(app, "import", workers, accept=codes, dry_run=dry_run, on_conflict=on_conflict)
     selection = Selection(Ref(source.project), rules=narrowed.rules(), since=narrowed.since)
-    async with app.xnat(server) as xnat, desk(app, how) as work:
-        report = await routes.transfer(
-            work, source, xnat, selection, project=target, dicom=dicom, settings=settings
-        )
+    async with desk(app, how) as work:
+        with unattended.over(work) as paced:
+            async with app.xnat(server) as xnat:
+                report = await routes.transfer(
+                    paced, source, xnat, selection, project=target, dicom=dicom, settings=settings
+                )
     if app.console.is_machine:
         app.console.document(
             transfer_json(

@@ -40,7 +40,7 @@ class ZipSource:
         found = await anyio.to_thread.run_sync(self._find)
         if not found:
             raise NotFound(
-                f"no archive in {self._root}", hint="" if self._deep else "-r looks deeper"
+                f"no archive in {self._root}", hint="" if self._deep else "--recursive looks deeper"
             )
         for path in found:
             key = path.relative_to(self._root).as_posix()
