@@ -91,6 +91,7 @@ def inspect(store: Store, sandbox: Any, only: str = "") -> Iterator[bytes]:
                 project.code, "accessibility", "private"
             ),
             "prearchive_code": store.setting(project.code, "prearchive_code", "4"),
+            "fields": store.fields(project),
             "resources": _resources(store, project),
         }  # fmt: skip
         yield (b"," if index and not only else b"") + encode(head)[:-1] + b',"subjects":['
