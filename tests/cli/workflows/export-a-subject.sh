@@ -8,4 +8,4 @@ xnatctl session list -P DEMO --subject DEMO_001 --output json | jq -r '.[].id' |
   done
 
 test "$(find export -mindepth 1 -maxdepth 1 -type d | wc -l)" -eq 2
-find export -type f -name '*.dcm' | grep -q .
+test -n "$(find export -type f -name '*.dcm' -print -quit)"
