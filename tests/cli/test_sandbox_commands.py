@@ -114,3 +114,24 @@ def test_a_port_in_use_is_named_with_what_to_do(xnatctl: Call, server: Any, tmp_
     assert done.code == 1
     assert f"127.0.0.1:{port}" in done.err
     assert "choose another port" in done.err
+
+
+def test_an_address_is_all_that_the_window_needs(xnatctl: Call, server: Any) -> None:
+    here = ("--url", server.url)
+    match = ("GET /data/projects*", "status", "--status", "503")
+    added = xnatctl("sandbox", "fault", "add", *match, *here, "-o", "json")
+    assert (added.code, added.err) == (0, "")
+    listed = xnatctl("sandbox", "fault", "list", *here, "-o", "json").json()
+    assert [one["id"] for one in listed] == [added.json()["id"]]
+    assert xnatctl("sandbox", "fault", "clear", str(listed[0]["id"]), *here).code == 0
+    assert xnatctl("sandbox", "fault", "list", *here, "-o", "json").json() == []
+    assert "cut" in xnatctl("sandbox", "fault", "kinds", *here, "-q").out.split()
+    tree = xnatctl("sandbox", "inspect", *here, "-P", "STUDY").json()
+    assert [one["id"] for one in tree["projects"]] == ["STUDY"]
+    assert xnatctl("sandbox", "inspect", *here, "--counters").json()["requests"]
+
+
+def test_an_address_that_is_none_is_named(xnatctl: Call) -> None:
+    done = xnatctl("sandbox", "inspect", "--url", "ftp://here")
+    assert done.code != 0
+    assert "--url" in done.err and "Traceback" not in done.err

@@ -15,7 +15,7 @@ import asyncclick as click
 from xnatctl.errors import NotFound, UsageError
 
 from .group import Group, command, option
-from .options import list_options
+from .options import CONNECTION, list_options
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 fault = Group("fault", help="Faults of a running sandbox: add, list and clear them.")
 
 FAULTS = "/sandbox/faults"
+
+url_option = option(
+    "--url",
+    metavar="URL",
+    group=CONNECTION,
+    help="Address of the sandbox; it asks for no login.  [default: the server of the profile]",
+)
 
 
 @fault.command("add")
@@ -37,7 +44,8 @@ FAULTS = "/sandbox/faults"
 @option("--seconds", type=float, help="How long a pause, or Retry-After.")
 @option("--rate", type=int, metavar="BYTES", help="Bytes a second, or a piece.")
 @option("--status", type=int, help="The HTTP status to answer.")
-async def add(app: App, *, match: str, kind: str, **values: Any) -> None:
+@url_option
+async def add(app: App, *, match: str, kind: str, url: str | None, **values: Any) -> None:
     """Let something go wrong: requests that match meet the fault.
 
     PATH has wildcards, such as 'GET */files*'. `sandbox fault kinds` tells what there is.
@@ -48,7 +56,7 @@ async def add(app: App, *, match: str, kind: str, **values: Any) -> None:
       xnatctl sandbox fault add 'PUT */files/*' status --status 503 --nth 0 --probability 0.1
     """
     given = {name: value for name, value in values.items() if value is not None}
-    async with _sandbox(app) as xnat:
+    async with _sandbox(app, url) as xnat:
         reply = await xnat.transport.request(
             "POST",
             FAULTS,
@@ -64,17 +72,18 @@ async def add(app: App, *, match: str, kind: str, **values: Any) -> None:
 
 
 @fault.command("list")
+@url_option
 @list_options
-async def list_(app: App, *, shape: Shape) -> None:
+async def list_(app: App, *, url: str | None, shape: Shape) -> None:
     """List the faults of the sandbox with how often each was met.
 
     \b
     Examples:
-      xnatctl sandbox fault list
+      xnatctl sandbox fault list --url http://127.0.0.1:8095
     """
     from xnatctl.ui.console import Column
 
-    async with _sandbox(app) as xnat:
+    async with _sandbox(app, url) as xnat:
         rows = (await xnat.transport.request("GET", FAULTS, expect="json")).json()
     names = ("id", "match", "kind", "nth", "times", "seen", "fired")
     app.console.rows(rows, [Column(name) for name in names], shape=shape)
@@ -82,22 +91,24 @@ async def list_(app: App, *, shape: Shape) -> None:
 
 @fault.command("clear")
 @click.argument("number", metavar="[ID]", required=False)
-async def clear(app: App, *, number: str | None) -> None:
+@url_option
+async def clear(app: App, *, number: str | None, url: str | None) -> None:
     """Take one fault away, or all.
 
     \b
     Examples:
       xnatctl sandbox fault clear
     """
-    async with _sandbox(app) as xnat:
+    async with _sandbox(app, url) as xnat:
         path = f"{FAULTS}/{number}" if number else FAULTS
         await xnat.transport.request("DELETE", path)
     app.console.say(f"fault {number} is gone" if number else "no faults are left")
 
 
 @fault.command("kinds")
+@url_option
 @list_options
-async def kinds(app: App, *, shape: Shape) -> None:
+async def kinds(app: App, *, url: str | None, shape: Shape) -> None:
     """List the kinds of faults and what each does.
 
     \b
@@ -106,7 +117,7 @@ async def kinds(app: App, *, shape: Shape) -> None:
     """
     from xnatctl.ui.console import Column
 
-    async with _sandbox(app) as xnat:
+    async with _sandbox(app, url) as xnat:
         found = (await xnat.transport.request("GET", f"{FAULTS}/kinds", expect="json")).json()
     rows = [{"kind": name, "effect": words} for name, words in found.items()]
     app.console.rows(rows, [Column("kind"), Column("effect")], key="kind", shape=shape)
@@ -115,25 +126,28 @@ async def kinds(app: App, *, shape: Shape) -> None:
 @command("inspect")
 @option("-P", "--project", metavar="PROJECT", help="One project alone.")
 @option("--counters", is_flag=True, help="The requests that it has answered, instead.")
-async def inspect(app: App, *, project: str | None, counters: bool) -> None:
+@url_option
+async def inspect(app: App, *, project: str | None, counters: bool, url: str | None) -> None:
     """Print all that a running sandbox holds, as JSON: items, files, digests.
 
     \b
     Examples:
       xnatctl sandbox inspect -P DEMO > before.json
-      xnatctl sandbox inspect --counters
+      xnatctl sandbox inspect --url http://127.0.0.1:8095 --counters
     """
     path = "/sandbox/counters" if counters else "/sandbox/inspect"
     params = {"project": project} if project else None
-    async with _sandbox(app) as xnat:
+    async with _sandbox(app, url) as xnat:
         reply = await xnat.transport.request("GET", path, params=params, expect="json")
     app.console.document(reply.json())
 
 
 @asynccontextmanager
-async def _sandbox(app: App) -> AsyncIterator[Xnat]:
+async def _sandbox(app: App, url: str | None) -> AsyncIterator[Xnat]:
     """The server, which has to be a sandbox. Raises NotFound for a real one."""
-    server = app.server()
+    from xnatctl.config import Server, check_url
+
+    server = Server(url, check_url(url, "--url")) if url else app.server()
     async with app.stranger(server) as xnat:
         try:
             yield xnat
