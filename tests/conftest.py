@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis' pace, and aioresponses fit for this aiohttp."""
+"""What all tests share: hypothesis' pace, the long tests, the table of faults, aioresponses."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 from aioresponses import aioresponses, core
 from hypothesis import HealthCheck, settings
 
+from tests.faults.ledger import ROWS, Ledger
+
 # The same examples on every machine, few enough for every run; `thorough` looks for new ones.
 settings.register_profile(
     "quick",
@@ -22,6 +24,31 @@ settings.register_profile(
 )
 settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="Run what is marked `long` too.")
+    parser.addoption("--fault-table", metavar="PAGE", help="Print the table of faults; write it.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: takes minutes; run with --all")
+    config.addinivalue_line("markers", "fault(*rows): tries these rows of the table of faults")
+    if config.getoption("--fault-table") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Ledger(), "ledger")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        rows = [row for mark in item.iter_markers("fault") for row in mark.args]
+        if unknown := set(rows) - set(ROWS):
+            raise pytest.UsageError(f"{item.nodeid}: no rows of the table: {unknown}")
+        if rows:
+            item.user_properties.append(("faults", "|".join(rows)))
+    if not config.getoption("--all"):
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in set(long)]
 
 
 class _Answer(aiohttp.ClientResponse):
