@@ -31,6 +31,7 @@ from xnatctl.errors import (
 )
 from xnatctl.retry import is_retryable
 
+from . import crash
 from .copy import copy_item
 from .events import Bus, BytesMoved, ItemDone, ItemRetried, ItemStarted, Note, UnitPlanned
 from .plan import decide, expected, pack, remaining, same, settle, signature
@@ -80,6 +81,7 @@ class UnitRun:
     async def _run_once(self) -> UnitOutcome:
         run = self._run
         planned = await self._plan()
+        crash.at("unit-planned")
         unit = self._unit
         moving = planned.to_move
         run.bus.emit(
@@ -109,12 +111,15 @@ class UnitRun:
         if not moving:
             await self._record(planned, "failed" if self._conflicts(planned) else "done")
             return self._outcome(planned, "kept")
+        crash.at("unit-begin")
         await run.state.mark_unit(run.pair, unit.key, run=run.id, status="begun")
+        crash.at("unit-begun")
         try:
             failed = await self._move(planned)
             mismatches = await self._verify(planned)
         except BaseException:
             await self._abandon(planned)
+            crash.at("unit-abandoned")
             await self._record(planned, "failed")
             raise
         became: Became = "failed" if failed or mismatches else "copied"
@@ -130,6 +135,7 @@ class UnitRun:
             unit = replace(unit, facts={**known.facts, **unit.facts})
         async with run.limits.source.slot():
             unit = await run.source.describe(unit)
+        crash.at("unit-described")
         async with run.limits.sink.slot():
             inventory = await run.sink.inventory(unit)
         unit = run.sink.prepare(unit, inventory)
@@ -144,6 +150,7 @@ class UnitRun:
         run = self._run
         async with run.limits.sink.slot():
             await run.sink.begin(unit)
+        crash.at("sink-begun")
         failed = False
         for stage in sorted({item.stage for item in unit.to_move} | {2}):
             items = [item for item in unit.to_move if item.stage == stage]
@@ -151,8 +158,10 @@ class UnitRun:
                 await self._import(unit, items, stage)
             else:
                 failed |= await self._lanes(unit, items)
+                crash.at("stage-seal")
                 async with run.limits.sink.slot():
                     await run.sink.seal(unit, stage)
+            crash.at("stage-sealed")
             self.is_founded = True
         return failed
 
@@ -173,7 +182,9 @@ class UnitRun:
                 continue
             outcome = await self._item(unit, item)
             self._outcomes.append(outcome)
+            crash.at("item-done")
             self._run.bus.emit(ItemDone(unit.key, outcome))
+            crash.at("item-told")
 
     async def _item(self, unit: Unit, item: Item) -> Outcome:
         """Try an item until it has arrived, reconciling before each new attempt."""
@@ -190,7 +201,9 @@ class UnitRun:
             run.bus.emit(ItemStarted(unit.key, item, attempt))
             try:
                 if tries > 1:
+                    crash.at("item-failed")
                     todo = await self._reconcile(unit, todo, split=attempt > SPLIT_AFTER)
+                    crash.at("item-reconciled")
                 while todo:
                     await self._once_or_left(unit, todo[0], moved)
                     todo.pop(0)
@@ -243,7 +256,9 @@ class UnitRun:
                 reading.moved(some)
                 writing.moved(some)
 
+            crash.at("item-started")
             await copy_item(self._run.source, self._run.sink, unit, item, count)
+            crash.at("item-answered")
 
     def _done(self, item: Item, attempt: int, started: float) -> Outcome:
         lost = [one for one in (item.members or (item,)) if one.key in self._gone]
@@ -273,6 +288,7 @@ class UnitRun:
                         await self._once(unit, item, moved)
                     finally:
                         wasted += moved.total
+                crash.at("import-seal")
                 async with run.limits.sink.slot():
                     await run.sink.seal(unit, stage)
             except Replan:
@@ -300,6 +316,7 @@ class UnitRun:
 
         A server may have stored something else behind a good answer: that is sent once more.
         """
+        crash.at("unit-verify")
         inventory = await self._listed(unit)
         copied = {one.key for one in self._outcomes if one.became == "copied"}
         again = [
@@ -352,7 +369,9 @@ class UnitRun:
         # What is there and wrong is ours: a later run may write over it.
         rows += [(key, one.digest, one.size, "wrong", "") for key, one in self._wrong.items()]
         with anyio.CancelScope(shield=True):
+            crash.at("unit-record")
             await run.state.mark_items(run.pair, unit.key, rows)
+            crash.at("items-recorded")
             await run.state.mark_unit(
                 run.pair,
                 unit.key,
@@ -361,6 +380,7 @@ class UnitRun:
                 fingerprint=unit.fingerprint,
                 facts={name: text for name, text in unit.facts.items() if name.startswith("keep:")},
             )
+        crash.at("unit-recorded")
 
     def _note_conflicts(self, unit: Unit) -> None:
         for item in self._conflicts(unit):

@@ -24,6 +24,7 @@ from xnatctl.errors import (
 )
 from xnatctl.retry import Backoff, Sleep
 
+from . import crash
 from .events import (
     Bus,
     Note,
@@ -128,7 +129,9 @@ class Run:
         """Run it to its end and return the report; raises only what concerns the run as a whole."""
         options = self.options
         if not options.dry_run:
+            crash.at("run-begin")
             await self.state.begin_run(self.id, options.verb, self.pair, options.command)
+            crash.at("run-begun")
         self.bus.emit(RunStarted(self.id, options.verb, self.source.name, self.sink.name))
         fault: BaseException | None = None
         try:
@@ -152,8 +155,11 @@ class Run:
         )
         if not self.options.dry_run:
             with anyio.CancelScope(shield=True):
+                crash.at("run-end")
                 await self.state.end_run(self.id, _status(report), summary(report))
+                crash.at("run-ended")
         self.bus.emit(RunDone(report))
+        crash.at("run-told")
         return report
 
     async def _work(self, selection: Selection) -> None:
@@ -204,7 +210,9 @@ class Run:
             if outcome.blocks:
                 self._broken.add(unit.key)
         self.account.add(outcome)
+        crash.at("unit-done")
         self.bus.emit(UnitDone(outcome))
+        crash.at("unit-told")
 
     def _must_stop(self) -> bool:
         most = self.options.max_failures
