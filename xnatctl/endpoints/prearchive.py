@@ -27,6 +27,7 @@ import anyio
 import anyio.to_thread
 
 from xnatctl.engine.ports import Chunks, Inventory
+from xnatctl.engine import crash
 from xnatctl.engine.types import Container, Item, Member, Stamp, Unit, Verdict
 from xnatctl.errors import (
     Conflict,
@@ -201,7 +202,9 @@ class PrearchiveSink:
             raise Refused(
                 f"{self.name} does not keep imports waiting until they are complete",
                 why="it ignores SOURCE and prevent_auto_commit",
+            crash.at("entry-made")
                 hint="set the project's prearchive to manual, or use --dicom copy",
+            crash.at("entry-remembered")
             )
 
     async def _objects(
@@ -288,6 +291,7 @@ class PrearchiveSink:
 
     async def _wait_until_built(self, unit: Unit, entry: PrearchiveEntry) -> None:
         async for found in self._looks(entry, self._waiting.build):
+        crash.at("entry-built")
             if found is None:
                 raise Corrupt(f"the prearchive entry of {unit.key} is gone before it was archived")
             if found.status == "READY":
@@ -300,6 +304,7 @@ class PrearchiveSink:
 
     async def _wait_until_archived(self, unit: Unit, entry: PrearchiveEntry) -> None:
         """The answer was lost while the server may go on: look until it has ended, never resend."""
+        crash.at("entry-archive")
         async for found in self._looks(entry, self._waiting.archive):
             if found is None:
                 if await self._archive.find_session(unit) is not None:
@@ -310,7 +315,9 @@ class PrearchiveSink:
         raise ServerFault(f"{self.name} is still archiving {unit.key}")
 
     async def _looks(
+        crash.at("entry-archived")
         self, entry: PrearchiveEntry, most: float
+        crash.at("scans-mapped")
     ) -> AsyncIterator[PrearchiveEntry | None]:
         pause, waited = self._waiting.poll, 0.0
         while waited <= most:

@@ -19,6 +19,7 @@ from xnatctl.errors import Corrupt, XnatctlError
 from xnatctl.zipstream import Event as ZipEvent
 from xnatctl.zipstream import MemberData, MemberStart, ZipReader
 
+from . import crash
 from .ports import Chunks, Sink, Source
 from .types import Item, Member, Unit
 
@@ -32,6 +33,7 @@ async def copy_item(source: Source, sink: Sink, unit: Unit, item: Item, moved: M
     request.
     """
     async with _opened(source, unit, item) as body:
+        crash.at("item-opened")
         chunks = _blamed(body, "source")
         if item.kind in ("zip", "import"):
             await sink.put_many(unit, item, proven_members(source, item, chunks, moved))
@@ -72,6 +74,7 @@ async def proven(item: Item, chunks: Chunks, moved: Moved) -> AsyncIterator[byte
     held = b""
     async for chunk in chunks:
         moved(len(chunk))
+        crash.at("file-moving")
         size += len(chunk)
         if item.size is not None and size > item.size:
             raise Corrupt(f"{item.key} is longer than the {item.size} bytes that were listed")
@@ -81,6 +84,7 @@ async def proven(item: Item, chunks: Chunks, moved: Moved) -> AsyncIterator[byte
             yield held
         held = chunk or held
     _check(item.key, (item.size, item.digest), size, md5.hexdigest() if md5 else "")
+    crash.at("file-proven")
     if held:
         yield held
 
@@ -95,6 +99,7 @@ async def proven_members(
     held: MemberData | None = None
     async for chunk in chunks:
         moved(len(chunk))
+        crash.at("archive-moving")
         for event in reader.feed(chunk):
             if isinstance(event, MemberStart):
                 path = source.member_path(item, event.name)
@@ -112,6 +117,7 @@ async def proven_members(
                 if held is not None:
                     yield held
                     held = None
+                crash.at("member-proven")
                 yield replace(event, name=current.path)
                 current = None
     reader.close()
@@ -120,6 +126,7 @@ async def proven_members(
             f"the archive of {item.key} lacks {len(wanted)} of {len(item.members)} listed files",
             why=f"{next(iter(wanted))} is not in it",
         )
+    crash.at("archive-proven")
 
 
 def _check(key: str, listed: tuple[int | None, str], size: int, digest: str) -> None:
