@@ -31,10 +31,12 @@ from html import unescape
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.request import getproxies
 
 import aiohttp
 import anyio
 import msgspec
+from aiohttp.helpers import get_env_proxy_for_url
 from yarl import URL
 
 from xnatctl._version import __version__
@@ -92,7 +94,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer read whole."""
+    """An answer read whole. The URL is as it was asked: `redact` it before it is shown."""
 
     status: int
     headers: Mapping[str, str]
@@ -107,7 +109,9 @@ class Reply:
         try:
             return msgspec.json.decode(self.body)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise BadReply(f"{self.url} did not answer with JSON", why=str(error)) from error
+            raise BadReply(
+                f"{redact(self.url)} did not answer with JSON", why=str(error)
+            ) from error
 
 
 class Transport:
@@ -141,6 +145,9 @@ class Transport:
         self._login_lock = anyio.Lock()
         self._generation = 0
         self._is_refused = False
+        self._check_lock = anyio.Lock()
+        self._checks = self._checked = 0
+        self._was_ours = True
         self._paused_until = 0.0
 
     async def __aenter__(self) -> Transport:
@@ -153,6 +160,7 @@ class Transport:
         if self._credentials.token:
             jar.update_cookies({"JSESSIONID": self._credentials.token}, URL(self.url))
             self._generation = 1
+        proxy, proxy_login = _proxy(self.url)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0, limit_per_host=0, ttl_dns_cache=300, keepalive_timeout=15, ssl=self._ssl()
@@ -160,7 +168,8 @@ class Transport:
             cookie_jar=jar,
             auto_decompress=False,
             read_bufsize=READ_BUFFER,
-            trust_env=True,
+            proxy=proxy,
+            proxy_auth=proxy_login,
             headers={"User-Agent": f"xnatctl/{__version__}", "Accept-Encoding": "identity"},
         )
         # aiohttp repeats GET, PUT and DELETE by itself when a kept connection was dropped, which
@@ -181,14 +190,20 @@ class Transport:
     def _ssl(self) -> ssl.SSLContext | bool:
         if not self._verify_ssl:
             return False
-        if not self._ca_bundle:
+        if not self._needs_tls():
             return True
         try:
-            return ssl.create_default_context(cafile=self._ca_bundle)
+            context = ssl.create_default_context(cafile=self._ca_bundle or None)
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(
                 f"the CA bundle {self._ca_bundle} cannot be used", why=str(error)
             ) from error
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+    def _needs_tls(self) -> bool:
+        """Whether the server, or a proxy on the way to it, is talked to by TLS."""
+        return any(url.startswith("https:") for url in (self.url, *getproxies().values()))
 
     # --- the four ways to talk -----------------------------------------------------------------
 
@@ -345,7 +360,21 @@ class Transport:
             raise AuthError(f"{self.name} keeps asking for a login", why=error.message) from error
 
     async def _is_ours(self) -> bool:
-        """Whether the cookie still stands for our user; if not, there is a new one now."""
+        """Whether the cookie still stands for our user; if not, there is a new one now.
+
+        Who asks while a question is on its way shares the next one: only what was asked after an
+        answer had come says something about that answer.
+        """
+        seen = self._checks
+        async with self._check_lock:
+            if self._checked > seen:
+                return self._was_ours
+            self._checks = number = self._checks + 1
+            self._was_ours = await self._ask_whose()
+            self._checked = number
+            return self._was_ours
+
+    async def _ask_whose(self) -> bool:
         if self._generation == 0:
             await self._login(0)
         generation = self._generation
@@ -491,13 +520,9 @@ class Transport:
             )
         except Exception as error:
             raise self._map(error, method, url) from error
-        log.debug(
-            "%s %s -> %d in %.3f s",
-            method,
-            redact(url),
-            response.status,
-            time.monotonic() - started,
-        )
+        if log.isEnabledFor(logging.DEBUG):
+            seconds = time.monotonic() - started
+            log.debug("%s %s -> %d in %.3f s", method, redact(url), response.status, seconds)
         try:
             await self._raise_for_status(response, method, url, expect, allow)
         except BaseException:
@@ -524,9 +549,10 @@ class Transport:
         allow: tuple[int, ...],
     ) -> None:
         status = response.status
-        where = f"{method} {redact(url)}"
-        if status in allow:
+        page = expect in ("json", "xml", "binary") and response.content_type == "text/html"
+        if status in allow or (200 <= status < 300 and not page):
             return
+        where = f"{method} {redact(url)}"
         if status == 401 or (status in (301, 302, 303, 307) and _to_login(response)):
             raise SessionLost(f"{self.name} asks for a login", status=status)
         if 300 <= status < 400 and status != 304:
@@ -538,7 +564,7 @@ class Transport:
                 status=status,
             )
         if 200 <= status < 400:
-            if expect in ("json", "xml", "binary") and response.content_type == "text/html":
+            if page:
                 raise SessionLost(
                     f"{where} answered with a page instead of {expect}", status=status
                 )
@@ -564,7 +590,7 @@ class Transport:
         raise Refused(f"{self.name} refused {where}", why=why, status=status)
 
     async def _read(self, response: aiohttp.ClientResponse) -> Reply:
-        url = redact(str(response.url))
+        url = str(response.url)
         try:
             body = await response.read()
         except Exception as error:
@@ -630,6 +656,7 @@ class _Watched:
         self._chunks = chunks
         self._stall = stall
         self._timer: asyncio.TimerHandle | None = None
+        self._until: float | None = None
         self._reading = asyncio.Lock()
         self._reader: asyncio.Task[Any] | None = None
         self._has_ended = False
@@ -638,17 +665,25 @@ class _Watched:
 
     def wait(self) -> None:
         """From now on the other side has to take something."""
-        self._timer = asyncio.get_running_loop().call_later(self._stall, self.patience.cancel)
+        loop = asyncio.get_running_loop()
+        self._until = loop.time() + self._stall
+        if self._timer is None:
+            self._timer = loop.call_at(self._until, self._look, loop)
 
-    def _stop_waiting(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One timer for all chunks, which goes on for as long as something was taken meanwhile."""
+        self._timer = None
+        if self._until is None:
+            return
+        if self._until > loop.time():
+            self._timer = loop.call_at(self._until, self._look, loop)
+        else:
+            self.patience.cancel()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         self._reader = asyncio.current_task()
         while True:
-            self._stop_waiting()
+            self._until = None
             async with self._reading:
                 if self._has_ended:
                     # Just to stop would complete the request.
@@ -665,7 +700,9 @@ class _Watched:
 
     async def finish(self) -> None:
         """Close the body, after whoever reads from it has let go of it."""
-        self._stop_waiting()
+        self._until = None
+        if self._timer is not None:
+            self._timer.cancel()
         self._has_ended = True
         if self._reading.locked() and self._reader is not None:
             self._reader.cancel()
@@ -673,6 +710,16 @@ class _Watched:
             async with self._reading:
                 if isinstance(self._chunks, AsyncGenerator):
                     await self._chunks.aclose()
+
+
+def _proxy(url: str) -> tuple[URL | None, aiohttp.BasicAuth | None]:
+    """The proxy that the environment names for this server, found once: aiohttp would look for it
+    (and into .netrc, whose logins are not for it to send) on a thread, before every request.
+    """
+    try:
+        return get_env_proxy_for_url(URL(url, encoded=True))
+    except LookupError:
+        return None, None
 
 
 def _is_address(url: str) -> bool:

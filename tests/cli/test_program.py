@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+from anyio.from_thread import start_blocking_portal
+
+from tests.unit.wire import wire
 
 Call = Callable[..., Any]
 
@@ -267,6 +272,42 @@ def test_a_log_file_that_cannot_be_written_is_named(xnatctl: Call, signed_in: An
     done = xnatctl("project", "list", "--log-file", "/nowhere/x.log")
     assert (done.code, done.out) == (1, "")
     assert "/nowhere/x.log" in done.err
+
+
+def test_a_listing_loads_nothing_that_moves_data(signed_in: Any) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "xnatctl", "project", "list"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "xnatctl.transport" in loaded
+    heavy = {"rich", "yaml", "jinja2", "sqlite3", "pydicom", "aiofiles", "aiohttp.web"}
+    assert not heavy & loaded
+    rooms = ("xnatctl.engine", "xnatctl.endpoints", "xnatctl.routes", "xnatctl.sandbox")
+    assert not [name for name in loaded if name.startswith(rooms)]
+
+
+@pytest.mark.parametrize(("trusted", "code"), [(True, 0), (False, 4)])
+def test_the_authorities_of_the_system_are_those_that_are_trusted(
+    trusted: bool, code: int, tmp_path: Path
+) -> None:
+    ours, other = trustme.CA(), trustme.CA()
+    (ours if trusted else other).cert_pem.write_to_path(tmp_path / "system.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ours.issue_cert("127.0.0.1").configure_cert(context)
+
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(wire(tls=context)) as server,
+    ):
+        where = {"XNAT_URL": server.url, "XNAT_TOKEN": "0123456789ABCDEF"}
+        system = {"SSL_CERT_FILE": str(tmp_path / "system.pem"), "SSL_CERT_DIR": "/nowhere"}
+        done = program("api", "get", "/data/version", environ=where | system)
+    assert done.returncode == code, done.stderr
+    assert bool(server.asked) is trusted
 
 
 def test_a_certificate_that_is_not_checked_is_said_each_time(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -50,6 +50,9 @@ class App:
     # Seconds between the first signal and cancelling what is in flight, and what closing may take.
     grace_s = 30.0
     closing_s = 5.0
+
+    # Whether nobody else's code runs in this process.
+    owns_process = False
 
     def __init__(
         self, argv: tuple[str, ...] = (), environ: Mapping[str, str] | None = None
@@ -227,7 +230,8 @@ class App:
     ) -> AsyncIterator[Xnat]:
         import anyio
 
-        from xnatctl.transport import Credentials, Timeouts, Transport
+        with _certificates_unread() if self.owns_process else nullcontext():
+            from xnatctl.transport import Credentials, Timeouts, Transport
         from xnatctl.xnat.client import Xnat
 
         if not server.verify_ssl:
@@ -291,6 +295,23 @@ class App:
 
         async with watching(self) as bus:
             yield bus
+
+
+@contextmanager
+def _certificates_unread() -> Iterator[None]:
+    """Inside, nothing reads the certificates of the system.
+
+    aiohttp reads them twice while it is imported, a seventh of the time that a simple command
+    takes. The transport reads them itself where it talks by TLS; the contexts that aiohttp made
+    here trust nobody. Only for a process that is ours: elsewhere others may rely on them.
+    """
+    from ssl import SSLContext
+
+    SSLContext.set_default_verify_paths = lambda self: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del SSLContext.set_default_verify_paths  # what it inherits is back
 
 
 def _log(message: str, *values: object) -> None:
