@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import anyio
@@ -27,20 +27,23 @@ from xnatctl.errors import (
     Replan,
     Vanished,
     XnatctlError,
+    first_known,
     words,
 )
-from xnatctl.retry import is_retryable
+from xnatctl.retry import Sleep, is_retryable
 
 from . import crash
 from .copy import copy_item
 from .events import Bus, BytesMoved, ItemDone, ItemRetried, ItemStarted, Note, UnitPlanned
+from .limits import Limits
 from .plan import decide, expected, pack, remaining, same, settle, signature
-from .ports import Inventory
+from .ports import Inventory, Memory, Sink, Source
+from .state import Pair
 from .types import Became, Item, Left, Mismatch, Outcome, Stamp, Unit, UnitOutcome, Verdict
 from .verify import compare, level
 
 if TYPE_CHECKING:
-    from .runner import Run
+    from .runner import Options, Stop
 
 SPLIT_AFTER = 3
 """An archive that failed this often is asked for file by file: some files are never in archives."""
@@ -53,10 +56,53 @@ MOST_PLANS = 20
 """A sink may ask for a new plan (a scan that cannot be imported after all) so many times a unit."""
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What it takes to bring units of a run to their end; `id` is the run's."""
+
+    id: str
+    pair: Pair
+    source: Source
+    sink: Sink
+    options: Options
+    state: Memory
+    bus: Bus
+    limits: Limits
+    stop: Stop
+    sleep: Sleep = anyio.sleep
+
+
+async def run_unit(means: Means, unit: Unit) -> UnitOutcome:
+    """Bring one unit to its end. The outcome says what went wrong; only cancellation is raised."""
+    life = UnitRun(means, unit)
+    try:
+        return await life.run()
+    except Exception as error:  # noqa: BLE001 - one unit's failure is never that of the others
+        cause = first_known(error)
+    if isinstance(cause, Vanished):
+        left = Left(unit.key, "vanished", words(cause))
+        return UnitOutcome(unit.key, unit.kind, unit.label, "left", left=(left,))
+    return replace(failed(unit, cause), blocks=not life.is_founded)
+
+
+def failed(unit: Unit, error: BaseException) -> UnitOutcome:
+    """The outcome of a unit that an error ended; nothing that depends on it can go on."""
+    return UnitOutcome(
+        key=unit.key,
+        kind=unit.kind,
+        label=unit.label,
+        became="failed",
+        error=words(error),
+        error_kind=error.kind if isinstance(error, XnatctlError) else "internal-error",
+        blocks=True,
+        hint=error.hint if isinstance(error, XnatctlError) else "",
+    )
+
+
 class UnitRun:
     """The life of one unit; it lives as long as `run` does."""
 
-    def __init__(self, run: Run, unit: Unit) -> None:
+    def __init__(self, run: Means, unit: Unit) -> None:
         self._run = run
         self._light = self._unit = unit
         self._started = time.monotonic()

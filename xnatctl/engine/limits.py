@@ -206,6 +206,29 @@ class Gate:
     def first_byte(self, seconds: float) -> None:
         self._first_bytes.append(seconds)
 
+    # --- a gate that is shared out over processes ----------------------------------------------
+
+    def resize(self, limit: int) -> None:
+        """Let this many in from now on; those that are inside stay. Meant for a `fixed` gate."""
+        self._limiter.total_tokens = limit
+
+    def take(self) -> Sample:
+        """What was seen since the last call, for the gate of which this one is a share."""
+        sample = self._sample()
+        self._begin_window()
+        return sample
+
+    def absorb(self, sample: Sample) -> None:
+        """Count what shares of this gate have seen as if it had been seen here."""
+        self._bytes += sample.bytes
+        self._completions += sample.completions
+        self._refusals += sample.refusals
+        self._peak = max(self._peak, sample.peak)
+        if sample.first_byte_s is not None:
+            self.first_byte(sample.first_byte_s)
+        self.lag_s = sample.lag_s
+        self._tick()
+
     def _succeeded(self) -> None:
         self._failures = self._closings = 0
         self._closed_until = 0.0
@@ -229,19 +252,22 @@ class Gate:
         done = self._completions + self._refusals
         if seconds < WINDOW_S or (done < WINDOW_COMPLETIONS and not self._refusals):
             return
-        first = median(self._first_bytes) if self._first_bytes else None
-        self._climb.step(
-            Sample(
-                seconds,
-                self._bytes,
-                self._completions,
-                self._refusals,
-                self._peak,
-                first,
-                self.lag_s,
-            )
-        )
+        self._climb.step(self._sample())
         self._limiter.total_tokens = max(1, int(self._climb.limit))
+        self._begin_window()
+
+    def _sample(self) -> Sample:
+        return Sample(
+            self.now() - self._opened,
+            self._bytes,
+            self._completions,
+            self._refusals,
+            self._peak,
+            median(self._first_bytes) if self._first_bytes else None,
+            self.lag_s,
+        )
+
+    def _begin_window(self) -> None:
         self._opened = self.now()
         self._bytes = self._completions = self._refusals = 0
         self._peak = self.in_use

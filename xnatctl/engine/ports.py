@@ -6,13 +6,17 @@ engine's own tests use included. Implementations are leaves: none of them import
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from xnatctl.zipstream import Event as ZipEvent
 
+from .state import Known, Pair
 from .types import Item, Selection, Stamp, Unit, UnitOutcome
+
+if TYPE_CHECKING:
+    from .life import Means
 
 Chunks = AsyncIterator[bytes]
 Inventory = Mapping[str, Stamp]
@@ -99,11 +103,41 @@ class Sink(Protocol):
         ...
 
 
+class Memory(Protocol):
+    """What a unit's life is remembered in; `StateStore` says what the calls mean."""
+
+    async def known(self, pair: Pair, unit: str) -> Known | None: ...
+
+    async def mark_unit(
+        self,
+        pair: Pair,
+        unit: str,
+        *,
+        run: str,
+        status: str,
+        fingerprint: str = "",
+        facts: Mapping[str, str] | None = None,
+    ) -> None: ...
+
+    async def mark_items(
+        self, pair: Pair, unit: str, rows: Iterable[tuple[str, str, int | None, str, str]]
+    ) -> None: ...
+
+
 class Dispatcher(Protocol):
-    """Decides where a unit is run: in this process, or on another machine."""
+    """Decides where units are run: in this process, or on other machines."""
 
     slots: int
+    """How many units are handed over at once; read when `opened` has been entered."""
 
-    async def run(
-        self, unit: Unit, here: Callable[[Unit], Awaitable[UnitOutcome]]
-    ) -> UnitOutcome: ...
+    def opened(self, means: Means) -> AbstractAsyncContextManager[None]:
+        """Ready for the units of one run. Raises what keeps it from running any."""
+        ...
+
+    async def tend(self) -> None:
+        """What goes on beside the units; cancelled when the last one has ended."""
+        ...
+
+    async def run(self, unit: Unit) -> UnitOutcome:
+        """Bring a unit to its end, as `life.run_unit` does; raises only cancellation."""
+        ...

@@ -7,21 +7,16 @@ memory than one of ten. A unit waits for those it names in `after`, which were y
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from xnatctl.errors import (
-    LocalFault,
-    Vanished,
-    XnatctlError,
-    first_known,
-    words,
-)
+from xnatctl.errors import LocalFault, XnatctlError, first_known
 from xnatctl.retry import Backoff, Sleep
 
 from . import crash
@@ -32,19 +27,13 @@ from .events import (
     RunStarted,
     UnitDone,
 )
-from .life import UnitRun
+from .life import Means, failed, run_unit
 from .limits import PROBE_AFTER_S, Limits
 from .plan import OnConflict
 from .ports import Dispatcher, Sink, Source
 from .report import Account, summary
 from .state import Pair, StateStore
-from .types import (
-    Left,
-    Report,
-    Selection,
-    Unit,
-    UnitOutcome,
-)
+from .types import Report, Selection, Unit, UnitOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +78,16 @@ class InProcess:
     def __init__(self, slots: int) -> None:
         self.slots = slots
 
-    async def run(self, unit: Unit, here: Callable[[Unit], Awaitable[UnitOutcome]]) -> UnitOutcome:
-        return await here(unit)
+    @asynccontextmanager
+    async def opened(self, means: Means) -> AsyncIterator[None]:
+        self._means = means
+        yield
+
+    async def tend(self) -> None:
+        await self._means.limits.watch_lag()
+
+    async def run(self, unit: Unit) -> UnitOutcome:
+        return await run_unit(self._means, unit)
 
 
 class Run:
@@ -127,6 +124,22 @@ class Run:
 
     async def __call__(self, selection: Selection) -> Report:
         """Run it to its end and return the report; raises only what concerns the run as a whole."""
+        means = Means(
+            id=self.id,
+            pair=self.pair,
+            source=self.source,
+            sink=self.sink,
+            options=self.options,
+            state=self.state,
+            bus=self.bus,
+            limits=self.limits,
+            stop=self.stop,
+            sleep=self.sleep,
+        )
+        async with self.dispatcher.opened(means):
+            return await self._recorded(selection)
+
+    async def _recorded(self, selection: Selection) -> Report:
         options = self.options
         if not options.dry_run:
             crash.at("run-begin")
@@ -166,7 +179,7 @@ class Run:
         send, receive = anyio.create_memory_object_stream[Unit](self.dispatcher.slots)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_stop, tasks)
-            tasks.start_soon(self.limits.watch_lag)
+            tasks.start_soon(self.dispatcher.tend)
             async with anyio.create_task_group() as workers:
                 workers.start_soon(self._produce, selection, send)
                 for _ in range(self.dispatcher.slots):
@@ -195,7 +208,7 @@ class Run:
             async for unit in receive:
                 await self._wait_for(unit)
                 if not self._must_stop():
-                    self._settle(unit, await self.dispatcher.run(unit, self.run_unit))
+                    self._settle(unit, await self._outcome(unit))
                 self._open.pop(unit.key).set()
 
     async def _wait_for(self, unit: Unit) -> None:
@@ -204,7 +217,15 @@ class Run:
         for event in [self._open[key] for key in names if key in self._open]:
             await event.wait()
 
+    async def _outcome(self, unit: Unit) -> UnitOutcome:
+        if broken := [key for key in unit.after if key in self._broken]:
+            return failed(unit, XnatctlError(f"{broken[0]} failed, on which it depends"))
+        return await self.dispatcher.run(unit)
+
     def _settle(self, unit: Unit, outcome: UnitOutcome) -> None:
+        if outcome.error_kind == "local-fault":
+            # A full disk does not get better with the next unit.
+            self.stop.ask(outcome.error, LocalFault.exit_code)
         if outcome.became == "failed":
             self._failures += 1
             if outcome.blocks:
@@ -219,38 +240,6 @@ class Run:
         if most is not None and self._failures >= most and not self.stop.asked.is_set():
             self.stop.ask(f"{most} units failed", 1)
         return self.stop.asked.is_set()
-
-    async def run_unit(self, unit: Unit) -> UnitOutcome:
-        """Bring one unit to its end. The outcome says what went wrong; only cancellation is
-        raised.
-        """
-        if broken := [key for key in unit.after if key in self._broken]:
-            return _failed(unit, XnatctlError(f"{broken[0]} failed, on which it depends"))
-        life = UnitRun(self, unit)
-        try:
-            return await life.run()
-        except Exception as error:  # noqa: BLE001 - one unit's failure is never that of the others
-            cause = first_known(error)
-        if isinstance(cause, Vanished):
-            left = Left(unit.key, "vanished", words(cause))
-            return UnitOutcome(unit.key, unit.kind, unit.label, "left", left=(left,))
-        if isinstance(cause, LocalFault):
-            # A full disk does not get better with the next unit.
-            self.stop.ask(words(cause), cause.exit_code)
-        return replace(_failed(unit, cause), blocks=not life.is_founded)
-
-
-def _failed(unit: Unit, error: BaseException) -> UnitOutcome:
-    return UnitOutcome(
-        key=unit.key,
-        kind=unit.kind,
-        label=unit.label,
-        became="failed",
-        error=words(error),
-        error_kind=error.kind if isinstance(error, XnatctlError) else "internal-error",
-        blocks=True,
-        hint=error.hint if isinstance(error, XnatctlError) else "",
-    )
 
 
 def _status(report: Report) -> str:
