@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -151,6 +150,8 @@ class Config:
                 why=f"no profile is configured in {self.path}",
                 hint="xnatctl config init --url https://xnat.example.org",
             )
+        from difflib import get_close_matches
+
         close = get_close_matches(name, self.profiles, n=1)
         meant = f"did you mean {close[0]!r}? " if close else ""
         raise ConfigError(
@@ -406,6 +407,8 @@ def _checked(
         at = f"{where}.{key}" if where else str(key)
         kind = known.get(str(key))
         if kind is None:
+            from difflib import get_close_matches
+
             close = get_close_matches(str(key), known, n=1)
             meant = f"; did you mean {close[0]!r}?" if close else ""
             warnings.append(f"{path}: the key {at!r} is unknown and ignored{meant}")

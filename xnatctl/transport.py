@@ -27,7 +27,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from html import unescape
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -718,7 +717,7 @@ def _proxy(url: str) -> tuple[URL | None, aiohttp.BasicAuth | None]:
     """
     try:
         return get_env_proxy_for_url(URL(url, encoded=True))
-    except LookupError:
+    except (LookupError, UnicodeError):
         return None, None
 
 
@@ -755,6 +754,8 @@ def redact(url: str) -> str:
 
 def first_words(text: str, most: int = 200) -> str:
     """What an error page says: its `<h3>` (Restlet's pages), its title, or its first words."""
+    from html import unescape  # its table of all entities is for errors alone
+
     for pattern in (r"(?is)<h3>(.*?)</h3>", r"(?is)<title>(.*?)</title>"):
         if found := re.search(pattern, text):
             text = found.group(1)

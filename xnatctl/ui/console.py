@@ -8,7 +8,6 @@ rest of the output is dropped and the command ends as it would have.
 
 from __future__ import annotations
 
-import getpass
 import os
 import signal
 import sys
@@ -303,7 +302,9 @@ class Console:
 
     def secret(self, question: str, *, hint: str) -> str:
         """The same, without showing what is typed."""
-        return self._question(question, hint, getpass.getpass)
+        from getpass import getpass
+
+        return self._question(question, hint, getpass)
 
     def _question(self, question: str, hint: str, read: Callable[[str], str]) -> str:
         if not sys.stdin or not _is_terminal(sys.stdin):

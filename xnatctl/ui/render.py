@@ -6,7 +6,6 @@ move the cursor or retitle the window; brackets are never read as markup.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import re
@@ -68,6 +67,8 @@ def as_yaml(data: object) -> str:
 
 
 def as_csv(rows: Iterable[Row], columns: Sequence[str], *, header: bool) -> str:
+    import csv
+
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     if header:

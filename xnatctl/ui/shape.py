@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -75,6 +74,8 @@ def _field(name: str, known: Sequence[str], option: str) -> str:
     folded = {one.casefold(): one for one in known}
     if name.casefold() in folded:
         return folded[name.casefold()]
+    from difflib import get_close_matches
+
     close = get_close_matches(name, known, n=1)
     raise UsageError(
         f"{option}: there is no field {name!r}",
