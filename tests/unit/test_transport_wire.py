@@ -15,6 +15,7 @@ import trustme
 from tests.unit.wire import TOKEN, Asked, Wire, wire
 from xnatctl.errors import (
     Corrupt,
+    NotFound,
     PermissionDenied,
     Refused,
     SessionLost,
@@ -22,7 +23,7 @@ from xnatctl.errors import (
     Untrusted,
 )
 from xnatctl.retry import Backoff
-from xnatctl.transport import SMALL_BODY, Credentials, Timeouts, Transport
+from xnatctl.transport import SMALL_BODY, WHOAMI, Credentials, Timeouts, Transport
 
 BIG = bytes(range(256)) * 4096
 QUICK = Timeouts(connect=2.0, stall=0.25, slow_stall=2.0)
@@ -692,3 +693,48 @@ async def test_speaking_plainly_to_a_secure_server_is_unreachable(secure: Wire) 
     async with make(secure, policy=Backoff(attempts=1)) as transport:
         with pytest.raises(Unreachable):
             await transport.request("GET", "/x")
+
+
+async def test_who_asks_while_the_login_is_being_confirmed_shares_the_next_answer(
+    server: Wire, transport: Transport
+) -> None:
+    async def answer(asked: Asked) -> None:
+        if asked.path == WHOAMI:
+            await asyncio.sleep(0.02)
+            asked.answer(200, b"alice", "Content-Type: text/plain")
+        else:
+            asked.answer(404)
+
+    server.answer = answer
+    await transport.login()
+
+    async def ask() -> None:
+        with pytest.raises(NotFound):
+            await transport.request("GET", "/missing")
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(12):
+            tasks.start_soon(ask)
+    assert server.count("GET", "/missing") == 12
+    assert server.count("GET", WHOAMI) == 2
+
+
+async def test_a_proxy_that_the_environment_names_is_asked_for_the_whole_address(
+    server: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(asked: Asked) -> None:
+        if asked.path.endswith("/data/JSESSION"):
+            asked.answer(200, TOKEN.encode(), "Content-Type: text/plain")
+        else:
+            asked.answer(200, b"fine", "Content-Type: text/plain")
+
+    server.answer = answer
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    async with Transport("http://xnat.example", Credentials("alice", "pw")) as transport:
+        await transport.request("GET", "/x")
+    assert [one.path for one in server.asked] == [
+        "http://xnat.example/data/JSESSION",
+        "http://xnat.example/x",
+    ]
