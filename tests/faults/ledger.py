@@ -91,12 +91,12 @@ class Ledger:
         self, terminalreporter: pytest.TerminalReporter, config: pytest.Config
     ) -> None:
         terminalreporter.section("faults")
-        for line in table(self.rows):
+        for line in table({name: row for name, row in self.rows.items() if row.tries}):
             terminalreporter.write_line(line)
         if path := config.getoption("--fault-table"):
-            unknown = [name for name in ROWS if not self.rows[name].tries]
+            unknown = [name for name in ROWS if name not in self.rows]
             if unknown:
-                terminalreporter.write_line(f"not written to {path}: never tried: {unknown}")
+                terminalreporter.write_line(f"not written to {path}: {len(unknown)} never tried")
             else:
                 write(Path(path), table(self.rows))
 
@@ -109,7 +109,8 @@ def table(rows: dict[str, Row]) -> list[str]:
     ]
     total = Row()
     for name, promise in ROWS.items():
-        row = rows.get(name, Row())
+        if (row := rows.get(name)) is None:
+            continue
         lines.append(_line(name, promise, row))
         total.tries += row.tries
         total.failed += row.failed

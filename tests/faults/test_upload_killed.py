@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,8 +32,8 @@ def server(tmp_path: Path) -> Iterator[Sandbox]:
             yield sandbox
 
 
-def start(server: Sandbox, export: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "xnatctl", "session", "upload", str(export), *more]
+def start(server: Sandbox, export: Path, *more: str, verb: str = "upload") -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "xnatctl", "session", verb, str(export), *more]
     command += ["-P", "P", "-S", "S1", "-E", "E1", "-o", "json"]
     environ = {
         "PATH": os.environ["PATH"],
@@ -57,11 +58,14 @@ def wait_until(process: subprocess.Popen[str], happened: Callable[[], bool]) -> 
 
 
 STEPS = {
+    "the destination is looked at": ("GET /data/projects/P/experiments/E1*", 1),
     "the first series is sent": ("POST /data/services/import*", 1),
     "the second series is sent": ("POST /data/services/import*", 2),
     "the entry is built": ("POST /data/prearchive/*action=build*", 1),
     "the entry is compared": ("GET /data/prearchive/*/scans*", 1),
+    "the label is looked at once more": ("GET /data/projects/P/experiments/E1*", 2),
     "the entry is archived": ("POST /data/services/archive*", 1),
+    "the archived session is compared": ("GET /data/experiments/*/files*", 1),
 }
 
 
@@ -115,3 +119,51 @@ def test_a_series_that_arrived_before_the_kill_is_not_sent_again(
     server.faults.clear()
     out, err = start(server, export).communicate(timeout=60)
     assert json.loads(out)["files_sent"] == 3, err
+
+
+def test_ctrl_c_names_the_command_that_goes_on_once(server: Sandbox, tmp_path: Path) -> None:
+    export = write_export(tmp_path / "export")
+    server.faults.add(Fault("POST /data/services/import*", "latency", nth=2, seconds=LONG_S))
+    first = start(server, export, "--progress", "none")
+    wait_until(first, lambda: not server.faults.unused())
+    first.send_signal(signal.SIGINT)
+    assert first.stderr is not None
+    said = ""
+    while "continue later with: xnatctl session upload" not in said:
+        said = first.stderr.readline()
+    first.send_signal(signal.SIGINT)
+    _, rest = first.communicate(timeout=30)
+    assert first.returncode == 130
+    assert "xnatctl session upload" not in rest
+
+
+EXAM_STEPS = {
+    "a resource is made": ("PUT /data/*/resources/PHYSIO*", 1),
+    "a resource is filled": ("PUT /data/*/files/*", 1),
+    "the catalog is refreshed": ("POST /data/services/refresh/catalog*", 1),
+}
+
+
+@pytest.mark.parametrize("step", list(EXAM_STEPS))
+def test_an_exam_that_is_killed_while(server: Sandbox, tmp_path: Path, step: str) -> None:
+    """… is finished by the same command, resources too."""
+    export = write_export(tmp_path / "export")
+    (export / "PHYSIO").mkdir()
+    (export / "PHYSIO" / "pulse.log").write_text("60 61 62")
+    match, nth = EXAM_STEPS[step]
+    server.faults.add(Fault(match, "latency", nth=nth, seconds=LONG_S))
+    first = start(server, export, verb="upload-exam")
+    wait_until(first, lambda: not server.faults.unused())
+    first.kill()
+    first.communicate()
+    server.faults.clear()
+
+    second = start(server, export, verb="upload-exam")
+    out, err = second.communicate(timeout=60)
+    assert second.returncode == 0, err
+    assert json.loads(out)["status"] == "success"
+    assert uids_in_archive(server.store.root, "P", "E1") == sorted(uids_on_disk(export))
+    physio = server.store.archive / "P/arc001/E1/RESOURCES/PHYSIO"
+    assert [one.read_text() for one in physio.rglob("*") if one.is_file()] == ["60 61 62"]
+    (session,) = server.store.find("label='E1'")
+    assert [one.label for one in server.store.resources(session)] == ["PHYSIO"]
