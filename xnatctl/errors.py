@@ -16,6 +16,7 @@
     ├── ServerFault                    4      yes   500, 502, 504
     ├── BadReply                       4      yes   a login page with 200, cut JSON, wrong body
     ├── Corrupt                        8      yes   size, digest or archive do not agree
+    │   └── Lacking                    8      yes   a whole archive without all that was listed
     ├── Vanished                       1      no    listed, and gone when it was read
     ├── LocalFault                     1      no    this machine: disk full, read-only, permission
     ├── MissingExtra                   2      no    an optional package is not installed
@@ -148,6 +149,12 @@ class BadReply(XnatctlError):
 class Corrupt(XnatctlError):
     exit_code = 8
     retryable = True
+
+
+class Lacking(Corrupt):
+    """An archive that ends well and does not hold every listed file: XNAT leaves out what its disk
+    lost.
+    """
 
 
 class Vanished(XnatctlError):

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from xnatctl import routes
 from xnatctl.engine.events import Bus, Event, Observer
+from xnatctl.engine.plan import OnConflict
 from xnatctl.engine.runner import Options, Stop
 from xnatctl.engine.state import StateStore
 from xnatctl.engine.types import Report, Selection
@@ -71,9 +73,12 @@ class Bench:
         selection: Selection | None = None,
         stop: Stop | None = None,
         dry_run: bool = False,
+        on_conflict: OnConflict = "merge",
+        **more: Any,
     ) -> Report:
+        """A run of `routes.transfer`, which gets `more`."""
         async with (
-            self.desk("transfer", stop=stop, dry_run=dry_run) as desk,
+            self.desk("transfer", stop=stop, dry_run=dry_run, on_conflict=on_conflict) as desk,
             connect(self.here) as source,
             connect(self.there) as sink,
         ):
@@ -85,6 +90,7 @@ class Bench:
                 project=project,
                 dicom=dicom,
                 waiting=Waiting(poll=0.02, poll_most=0.1, build=10.0, archive=20.0),
+                **more,
             )
 
     async def download(
@@ -106,9 +112,16 @@ class Bench:
         stop: Stop | None = None,
         dry_run: bool = False,
         overwrite: bool = False,
+        on_conflict: OnConflict = "merge",
     ) -> AsyncIterator[routes.Desk]:
         options = Options(
-            verb, workers=4, policy=QUICK, lag=0.05, dry_run=dry_run, overwrite=overwrite
+            verb,
+            workers=4,
+            policy=QUICK,
+            lag=0.05,
+            dry_run=dry_run,
+            overwrite=overwrite,
+            on_conflict=on_conflict,
         )
         async with StateStore.open(self.folder / "state.db") as state:
             bus = Bus(self.events.append, *self.watchers)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xnatctl.engine.plan import (
+    ANOTHER_SERIES,
     MANY,
     SMALL_MEAN,
     UNSAFE_NAME,
@@ -441,6 +442,36 @@ def test_files_that_only_the_destination_has_are_noted_and_stay() -> None:
 
     assert not noted.conflict
     assert "only at the destination" in noted.notes[0]
+
+
+def test_what_the_selection_leaves_out_is_not_taken_for_extra() -> None:
+    aside = replace(unit(file("a.bin")), aside=frozenset({"scans/9/resources/DICOM"}))
+    there = {"scans/9/resources/DICOM/files/x.dcm": Stamp(1, A), f"{LANE}/files/a.bin": Stamp(1, A)}
+
+    assert settle(aside, there, policy="fail", ours=False) == aside
+
+
+def test_assessors_and_shares_that_only_the_destination_has_are_extra_but_no_conflict() -> None:
+    there = {"assessors/QC/assessor.xml": Stamp(), "shares/OTHER": Stamp(), "session.xml": Stamp()}
+
+    found = settle(unit(document()), there, policy="fail", ours=False)
+
+    assert found.extra == ("assessors/QC/assessor.xml", "shares/OTHER")
+    assert not found.conflict
+
+
+@pytest.mark.parametrize(
+    ("reason", "verdict"),
+    [("3 objects here, 2 there", Verdict.REPLACE), (ANOTHER_SERIES, Verdict.CONFLICT)],
+)
+def test_replace_imports_a_scan_anew_unless_another_series_is_there(
+    reason: str, verdict: Verdict
+) -> None:
+    clash = replace(scan(), verdict=Verdict.CONFLICT, reason=reason)
+
+    (item,) = settle(unit(clash), {}, policy="replace", ours=True).items
+
+    assert item.verdict is verdict
 
 
 # --- plans that are kept ---------------------------------------------------------------------

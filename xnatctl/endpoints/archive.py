@@ -14,7 +14,7 @@ from xnatctl.errors import BadReply, Conflict, LeftBehind, NotFound
 from xnatctl.model import File, Level, Ref, Scan, Session
 from xnatctl.xnat import metadata, paths
 from xnatctl.xnat.client import Xnat
-from xnatctl.xnat.parse import digest_of
+from xnatctl.xnat.parse import cell, digest_of
 from xnatctl.zipstream import Event as ZipEvent
 
 from .catalogue import (
@@ -24,6 +24,7 @@ from .catalogue import (
     SETTINGS,
     SUBJECT_XML,
     Catalogue,
+    container_key,
     document_key,
     label_of,
 )
@@ -122,7 +123,7 @@ class ArchiveSink:
         for name in unit.facts:
             if name.startswith("share:"):
                 found[f"shares/{name.removeprefix('share:')}"] = Stamp()
-        return found
+        return found | _incomplete(unit, found)
 
     async def _settings_here(self, unit: Unit) -> Inventory:
         try:
@@ -139,10 +140,16 @@ class ArchiveSink:
         except NotFound:
             return []
 
+    async def series(self, unit: Unit) -> dict[str, str]:
+        """Series UIDs of the scans of a session that is there, by the key of their DICOM."""
+        found = await self.find_session(unit)
+        scans = await self._xnat.list_scans(found.id) if found is not None else []
+        return {container_key(("scans", one.id, None), "DICOM"): one.uid for one in scans}
+
     async def _assessor_names(self, files: list[File]) -> dict[tuple[Level, str], str]:
         session_id = files[0].uri.partition("/experiments/")[2].partition("/")[0]
         rows = await self._xnat.rows(f"/data/experiments/{paths.segment(session_id)}/assessors")
-        return {("assessors", row.get("ID", "")): row.get("label", "") for row in rows}
+        return {("assessors", cell(row, "ID")): cell(row, "label") for row in rows}
 
     # --- creation ------------------------------------------------------------------------------
 
@@ -368,5 +375,21 @@ class ArchiveSink:
             owner = replace(unit.target, session_id=seat.session_id or None)
             await self._xnat.refresh_catalog(paths.archive_uri(owner))
 
+    async def drop_resource(self, unit: Unit, key: str) -> None:
+        """Delete a resource with its files, because a new one takes its place."""
+        container = next(one for one in unit.containers if one.key == key)
+        await self._xnat.delete_resource(self._here(unit, container))
+
     async def abandon(self, unit: Unit) -> None:
         self.seat(unit).ensured.clear()
+
+
+def _incomplete(unit: Unit, found: Inventory) -> dict[str, Stamp]:
+    """Documents to be written again, since a scan or an assessor of theirs is gone there."""
+    there = {tuple(key.split("/")[:2]) for key in found if "/files/" in key}
+    lost = {tuple(item.key.split("/")[:2]) for item in unit.items if item.ref.level} - there
+    again = {
+        f"assessors/{name}/assessor.xml" if level == "assessors" else SESSION_XML
+        for level, name in lost
+    }
+    return {key: Stamp(digest="incomplete") for key in again if key in found}

@@ -17,6 +17,7 @@ are never touched. A scan that import could not keep as it is goes by copy, and 
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -26,12 +27,13 @@ from typing import IO
 import anyio
 import anyio.to_thread
 
-from xnatctl.engine.ports import Chunks, Inventory
 from xnatctl.engine import crash
+from xnatctl.engine.ports import Chunks, Inventory
 from xnatctl.engine.types import Container, Item, Member, Stamp, Unit, Verdict
 from xnatctl.errors import (
     Conflict,
     Corrupt,
+    Lacking,
     PermissionDenied,
     Refused,
     Replan,
@@ -49,6 +51,7 @@ from .catalogue import SESSION_XML, label_of
 
 IN_MEMORY = 16 * 1024 * 1024
 PIECE = 256 * 1024
+_DICOM_KEY = re.compile(r"scans/[^/]+/resources/DICOM")
 DICOM_TAGS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber")
 
 
@@ -85,6 +88,7 @@ class PrearchiveSink:
         self._waiting = waiting or Waiting()
         self._sleep = sleep
         self._intakes: dict[str, _Intake] = {}
+        self._lacked: set[tuple[str, str]] = set()
 
     # --- the plan ------------------------------------------------------------------------------
 
@@ -120,17 +124,28 @@ class PrearchiveSink:
 
     async def inventory(self, unit: Unit) -> Inventory:
         found = dict(await self._archive.inventory(unit))
-        for item in unit.items:
-            if item.kind == "import" and item.key in found:
-                found[item.key] = Stamp(count=found[item.key].count, uid=item.uid)
+        scans = (
+            [key for key in found if _DICOM_KEY.fullmatch(key)] if unit.kind == "session" else []
+        )
+        if not scans:
+            return found
+        if "session_id" not in unit.facts:
+            # No run of ours made this session, as far as we know: the series has to be the same.
+            series = await self._archive.series(unit)
+        else:
+            series = {item.key: item.uid for item in unit.items if item.kind == "import"}
+        for key in scans:
+            found[key] = Stamp(count=found[key].count, uid=series.get(key, ""))
         return found
 
     # --- writing -------------------------------------------------------------------------------
 
     async def begin(self, unit: Unit) -> None:
         await self._archive.begin(unit)
-        if any(item.kind == "import" for item in unit.to_move):
-            if self._archive.seat(unit).session_id:
+        importing = [item for item in unit.to_move if item.kind == "import"]
+        if importing:
+            fresh = any(item.verdict is Verdict.COPY for item in importing)
+            if fresh and self._archive.seat(unit).session_id:
                 raise Conflict(
                     f"the destination already has a session {unit.target.session}",
                     why="its scans differ from the source's, and importing would merge the two",
@@ -170,7 +185,15 @@ class PrearchiveSink:
             "prevent_auto_commit": "true",
             "dest": _destination(unit, intake.entry),
         }
-        answer = await self._imports.import_zip(self._objects(unit, item, events), params=params)
+        try:
+            objects = self._objects(unit, item, events)
+            answer = await self._imports.import_zip(objects, params=params)
+        except Lacking as short:
+            # Once may be chance; a server whose disk has lost files never sends them.
+            if (unit.key, item.key) in self._lacked:
+                await self._by_copy(unit, item, short.why)
+            self._lacked.add((unit.key, item.key))
+            raise
         if not answer:
             raise Refused(f"{self.name} took the archive of {item.key} and imported nothing of it")
         await self._take_entry(unit, intake, [entry_of(uri) for uri in answer])
@@ -181,7 +204,9 @@ class PrearchiveSink:
         """Keep the entry that the import made, after a look at whether it is where it should be."""
         first = entries[0]
         if intake.entry is None:
+            crash.at("entry-made")
             await self._remember(unit.key, {"entry": first.url})
+            crash.at("entry-remembered")
             intake.entry = first
         if first.project != unit.target.project:
             raise PermissionDenied(
@@ -202,9 +227,7 @@ class PrearchiveSink:
             raise Refused(
                 f"{self.name} does not keep imports waiting until they are complete",
                 why="it ignores SOURCE and prevent_auto_commit",
-            crash.at("entry-made")
                 hint="set the project's prearchive to manual, or use --dicom copy",
-            crash.at("entry-remembered")
             )
 
     async def _objects(
@@ -270,28 +293,37 @@ class PrearchiveSink:
             return
         await self._imports.build(entry)
         await self._wait_until_built(unit, entry)
+        crash.at("entry-built")
         await self._compare(unit, intake, entry)
-        if await self._archive.find_session(unit) is not None:
+        replaced = [item for item in unit.to_move if item.verdict is Verdict.REPLACE]
+        replaced = [item for item in replaced if item.kind == "import"]
+        if replaced:
+            for item in replaced:
+                await self._archive.drop_resource(unit, item.key)
+        elif await self._archive.find_session(unit) is not None:
             raise Conflict(
                 f"the destination got a session {unit.target.session} while this one was sent",
                 hint="rename or remove one of them",
             )
         target = unit.target
+        crash.at("entry-archive")
         try:
             await self._imports.archive(
                 entry,
                 project=target.project,
                 subject=target.subject or "",
                 session=target.session or "",
+                overwrite="append" if replaced else "",
             )
         except StillArchiving:
             await self._wait_until_archived(unit, entry)
+        crash.at("entry-archived")
         await self._map_scans(unit)
+        crash.at("scans-mapped")
         del self._intakes[unit.key]
 
     async def _wait_until_built(self, unit: Unit, entry: PrearchiveEntry) -> None:
         async for found in self._looks(entry, self._waiting.build):
-        crash.at("entry-built")
             if found is None:
                 raise Corrupt(f"the prearchive entry of {unit.key} is gone before it was archived")
             if found.status == "READY":
@@ -304,7 +336,6 @@ class PrearchiveSink:
 
     async def _wait_until_archived(self, unit: Unit, entry: PrearchiveEntry) -> None:
         """The answer was lost while the server may go on: look until it has ended, never resend."""
-        crash.at("entry-archive")
         async for found in self._looks(entry, self._waiting.archive):
             if found is None:
                 if await self._archive.find_session(unit) is not None:
@@ -315,9 +346,7 @@ class PrearchiveSink:
         raise ServerFault(f"{self.name} is still archiving {unit.key}")
 
     async def _looks(
-        crash.at("entry-archived")
         self, entry: PrearchiveEntry, most: float
-        crash.at("scans-mapped")
     ) -> AsyncIterator[PrearchiveEntry | None]:
         pause, waited = self._waiting.poll, 0.0
         while waited <= most:
@@ -423,7 +452,7 @@ def _why_copy(unit: Unit, container: Container, files: list[Item], inventory: In
     key, scan = container.key, container.ref.item or ""
     if reason := unit.facts.get(f"copy:{key}", ""):
         return reason
-    if unit.facts.get(f"imported:{key}"):
+    if unit.facts.get(f"imported:{key}") and (key in inventory or SESSION_XML not in inventory):
         return ""
     if label_of(key) != "DICOM":
         return "its DICOM is not in a resource called DICOM"

@@ -370,12 +370,13 @@ class XnatSource:
         types: Mapping[str, str] | None = None,
     ) -> Unit:
         listed = described(resources)
-        containers, items, left = [], list(documents), []
+        containers, items, left, aside = [], list(documents), [], []
         keys = dict.fromkeys([*catalogue.files, *(listed if self._metadata else ())])
         for key in keys:
             place = catalogue.places.get(key) or listed[key][0]
             label = label_of(key)
             if not self._selected(unit, place, label, types or {}):
+                aside.append(key)
                 continue
             known = listed.get(key)
             source = _at(unit.ref, place, catalogue.ids.get(key, label))
@@ -404,6 +405,7 @@ class XnatSource:
             containers=tuple(containers),
             items=tuple(items),
             left=tuple(left),
+            aside=frozenset(aside),
             fingerprint=digest_of(*sorted(stamps), *(one.key for one in containers)),
         )
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
-from xnatctl.errors import Corrupt, XnatctlError
+from xnatctl.errors import Corrupt, Lacking, XnatctlError
 from xnatctl.zipstream import Event as ZipEvent
 from xnatctl.zipstream import MemberData, MemberStart, ZipReader
 
@@ -122,7 +122,7 @@ async def proven_members(
                 current = None
     reader.close()
     if wanted:
-        raise Corrupt(
+        raise Lacking(
             f"the archive of {item.key} lacks {len(wanted)} of {len(item.members)} listed files",
             why=f"{next(iter(wanted))} is not in it",
         )

@@ -22,6 +22,8 @@ UNSAFE_NAME = "unsafe-name"
 """The code of a file whose name neither a URL nor an archive can carry: its resource's archive
 cannot be read either."""
 ODD_CHARACTERS = frozenset("+%#;[],")
+ANOTHER_SERIES = "another series has this scan ID"
+"""A difference that nothing is written over: what hangs on that scan is the other series'."""
 
 
 def same(left: Stamp, right: Stamp) -> bool:
@@ -87,6 +89,29 @@ def _differs(item: Item, wanted: Stamp, there: Stamp, overwrite: bool) -> Item:
     return replace(item, verdict=Verdict.CONFLICT, reason=reason)
 
 
+def surplus(unit: Unit, inventory: Mapping[str, Stamp]) -> tuple[str, ...]:
+    """Keys of files, of assessors and of shares that the sink has and the source has not.
+
+    What the selection leaves out is not looked at, nor are the files of a scan that was imported:
+    they are compared as a whole.
+    """
+    expecting = {key for item in unit.items for key in (item.key, *expected(item))}
+    expecting |= {member.key for item in unit.items for member in item.members}
+    apart = {item.key for item in unit.items if item.kind == "import"} | unit.aside
+    return tuple(
+        key
+        for key in inventory
+        if ("/files/" in key or key.startswith("shares/") or "/shares/" in key or is_assessor(key))
+        and key not in expecting
+        and key.partition("/files/")[0] not in apart
+    )
+
+
+def is_assessor(key: str) -> bool:
+    """Whether the key is that of an assessor's document."""
+    return key.startswith("assessors/") and key.count("/") == 2 and key.endswith(".xml")
+
+
 def settle(unit: Unit, inventory: Mapping[str, Stamp], *, policy: OnConflict, ours: bool) -> Unit:
     """The unit under the policy for what exists differently at the sink.
 
@@ -95,16 +120,10 @@ def settle(unit: Unit, inventory: Mapping[str, Stamp], *, policy: OnConflict, ou
     nothing of the unit, `merge` adds what is missing and leaves what differs, `replace` overwrites
     that. Extra files of a unit of ours are deletions at the source; they are noted and stay.
     """
+    unit = replace(unit, extra=surplus(unit, inventory))
     if unit.kind not in ("session", "experiment"):
         return unit
-    expecting = {key for item in unit.items for key in expected(item)}
-    expecting |= {member.key for item in unit.items for member in item.members}
-    whole = {item.key for item in unit.items if item.kind == "import"}
-    extra = [
-        key
-        for key in inventory
-        if "/files/" in key and key not in expecting and key.partition("/files/")[0] not in whole
-    ]
+    extra = [key for key in unit.extra if "/files/" in key]
     differing = [item for item in unit.items if item.verdict is Verdict.CONFLICT]
     if extra and ours:
         notes = (*unit.notes, f"{len(extra)} files are only at the destination: {extra[0]}")
@@ -123,7 +142,7 @@ def settle(unit: Unit, inventory: Mapping[str, Stamp], *, policy: OnConflict, ou
         unit,
         items=tuple(
             replace(item, verdict=Verdict.REPLACE)
-            if item.verdict is Verdict.CONFLICT and item.kind != "import"
+            if item.verdict is Verdict.CONFLICT and item.reason != ANOTHER_SERIES
             else item
             for item in unit.items
         ),
@@ -135,7 +154,7 @@ def difference(wanted: Stamp, there: Stamp) -> str:
     if wanted.count != there.count:
         return f"{wanted.count} objects here, {there.count} there"
     if wanted.uid and there.uid and wanted.uid != there.uid:
-        return "another series has this scan ID"
+        return ANOTHER_SERIES
     if wanted.size is not None and there.size is not None and wanted.size != there.size:
         return f"{wanted.size} bytes here, {there.size} there"
     return "another digest"

@@ -163,7 +163,8 @@ class Unit:
     `fingerprint` is a digest of everything the source said of it, so that an unchanged unit is
     recognised by one comparison. `after` names units that must have ended, `*` all before this one.
     `conflict` says why nothing of it may be written. `facts` is what is remembered of it from one
-    run to the next.
+    run to the next. `aside` are containers that the source has and the selection leaves out,
+    `extra` the keys of what only the sink has.
     """
 
     key: str
@@ -179,6 +180,8 @@ class Unit:
     conflict: str = ""
     fingerprint: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
+    aside: frozenset[str] = frozenset()
+    extra: tuple[str, ...] = ()
 
     @property
     def to_move(self) -> tuple[Item, ...]:
