@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from tests.cli.conftest import Result
 from tests.integration.uploading import STUDY, series, uids_on_disk, write_export, write_series
 from xnatctl.sandbox.server import Sandbox
+from xnatctl.sandbox.settings import Settings
 
 Call = Callable[..., Result]
 
@@ -190,6 +192,29 @@ def test_attaching_to_a_session_that_is_not_there_fails(
     done = xnatctl(*command, "--attach-only")
     assert done.code == 5, done.err
     assert "STUDY has no session NONE" in done.err
+
+
+@pytest.mark.parametrize("how", [("--wait-timeout", "0"), ("--no-wait-for-archive",)])
+def test_the_older_spellings_of_patience_end_it(
+    xnatctl: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: tuple[str, ...]
+) -> None:
+    export = write_export(tmp_path / "export")
+    slow = Settings(archive_s=2.0, archive_timeout_s=0.05)
+    with start_blocking_portal() as portal:
+        sandbox = Sandbox(tmp_path / "server", settings=slow)
+        sandbox.store.create_project("STUDY")
+        with portal.wrap_async_context_manager(sandbox):
+            monkeypatch.setenv("XNAT_URL", sandbox.url)
+            monkeypatch.setenv("XNAT_USER", "admin")
+            monkeypatch.setenv("XNAT_PASS", "admin")
+            command = ("session", "upload-exam", str(export), "-P", "STUDY", "-S", "S1", "-E", "E1")
+            done = xnatctl(*command, "--wait-interval", "1", *how)
+            assert done.code == 4, done.err
+            assert "still archiving" in done.err
+            assert sandbox.counters.count("POST", "/services/archive") == 1
+            done = xnatctl(*command, "--wait-interval", "1", "--wait-for-archive")
+            assert done.code == 0, done.err
+            assert sandbox.counters.count("POST", "/services/archive") == 1
 
 
 # --- the prearchive ----------------------------------------------------------------------------

@@ -308,6 +308,21 @@ async def test_a_lost_answer_of_the_archive_service_is_waited_out_and_never_sent
     assert uids_in_archive(desk.root, "P", "E1") == sorted(uids_on_disk(export))
 
 
+async def test_an_entry_that_was_archived_while_the_server_could_not_be_asked_is_done(
+    desk: Desk, tmp_path: Path
+) -> None:
+    export = write_export(tmp_path / "export")
+    desk.sandbox.faults.add(Fault("POST /data/services/archive*", "lose-answer", nth=1))
+    # The fourth look at the entry is the first after that; all its tries fail.
+    look = "GET /data/prearchive/projects/P/*/E1"
+    desk.sandbox.faults.add(Fault(look, "status", nth=4, times=3, status=500))
+    done = await desk.upload(export)
+    assert done.report.exit_code == 0, done.report.problems
+    assert desk.sandbox.faults.unused() == []
+    assert desk.sandbox.counters.count("POST", "/services/archive") == 1
+    assert uids_in_archive(desk.root, "P", "E1") == sorted(uids_on_disk(export))
+
+
 async def test_a_failed_upload_leaves_its_entry_and_the_same_command_goes_on_in_it(
     desk: Desk, tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,7 +36,9 @@ SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class UploadOptions:
-    """What both commands take. `wait` are the seconds that archiving may take."""
+    """What both commands take. `wait` are the seconds that archiving may take, `interval` those
+    between two looks at it, at most.
+    """
 
     project: str | None
     subject: str
@@ -49,6 +51,7 @@ class UploadOptions:
     workers: int | None
     wait: float
     dry_run: bool
+    interval: float = 5.0
     username: str | None = None
     password_stdin: bool = False
 
@@ -199,6 +202,9 @@ async def session_upload(app: App, *, path: Path, options: UploadOptions) -> int
 )
 @option("--attach-only", is_flag=True, group=SELECTION, help="The resources, to a session there.")
 @option("--skip-resources", is_flag=True, group=SELECTION, help="The DICOM alone.")
+@option("--wait-interval", "interval", type=click.FloatRange(min=1), default=5.0, hidden=True)
+@option("--wait-timeout", type=click.FloatRange(min=0), hidden=True)
+@option("--wait-for-archive/--no-wait-for-archive", "patient", default=True, hidden=True)
 async def session_upload_exam(
     app: App,
     *,
@@ -207,6 +213,8 @@ async def session_upload_exam(
     misc_label: str,
     attach_only: bool,
     skip_resources: bool,
+    wait_timeout: float | None,
+    patient: bool,
 ) -> int:
     """Upload an exam: its DICOM as a session, its other folders as resources of that session.
 
@@ -228,6 +236,8 @@ async def session_upload_exam(
             why="they hang on the archived session",
             hint="add --skip-resources now, and run it with --attach-only later",
         )
+    wait = options.wait if wait_timeout is None else wait_timeout
+    options = replace(options, wait=wait if patient else 0.0)
     exam = Exam(misc=misc_label, dicom=not attach_only, resources=not skip_resources)
     dicoms = Dicoms(root, study=options.study, lenient=options.lenient, exam=exam)
     return await run_upload(app, dicoms, options)
@@ -260,7 +270,7 @@ async def run_upload(app: App, dicoms: Dicoms, options: UploadOptions) -> int:
             xnat,
             target,
             intent=routes.Intent(options.goal, options.mode, options.overwrite),
-            waiting=Waiting(archive=options.wait),
+            waiting=Waiting(archive=options.wait, poll_most=options.interval),
         )
     if app.console.is_machine:
         summary = _summary(done, watched, time.monotonic() - started)
@@ -270,7 +280,7 @@ async def run_upload(app: App, dicoms: Dicoms, options: UploadOptions) -> int:
         print_report(done.report, app.console)
         if done.uri:
             app.console.say(f"in {done.uri}")
-    if done.report.units_failed or done.report.interrupted:
+    if done.report.units_failed and not done.report.interrupted:  # an interruption said so at once
         app.console.say(f"to go on: {command_line(app)}")
     return exit_code(done.report)
 
@@ -278,7 +288,9 @@ async def run_upload(app: App, dicoms: Dicoms, options: UploadOptions) -> int:
 def exit_code(report: Report) -> int:
     """That of the run; of a single session that was refused as a whole, that of its error."""
     refused = {"conflict": 9, "locked": 9, "permission-denied": 6, "not-found": 5}
-    refused |= {"unreachable": 4, "untrusted": 4, "server-fault": 4, "busy": 4}
+    refused |= dict.fromkeys(
+        ("unreachable", "untrusted", "server-fault", "busy", "still-archiving"), 4
+    )
     if report.exit_code == 1 and len(report.problems) == 1 and not report.interrupted:
         one = report.problems[0]
         if not one.files:

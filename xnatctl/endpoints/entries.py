@@ -107,7 +107,7 @@ class Entries:
                     f"{self._xnat.name} could not archive {entry.url}: it is {found.status}",
                     why=await self.reason(entry),
                 )
-        raise ServerFault(
+        raise StillArchiving(
             f"{self._xnat.name} is still archiving {entry.url}",
             hint="look again later with `xnatctl prearchive list`; do not upload it twice",
         )

@@ -324,7 +324,10 @@ class UploadSink:
         row = await self._entries.find(entry)
         self.uri = entry.url
         if row is None:
-            raise Corrupt(f"the prearchive entry {entry.url} is gone before it was archived")
+            # An earlier request may have archived it meanwhile; what is there is compared anyway.
+            if self._intent.goal == "prearchive" or not await self._entries.find_session(place):
+                raise Corrupt(f"the prearchive entry {entry.url} is gone before it was archived")
+            return
         if "ARCHIVING" in row.status:
             await self._entries.wait_until_archived(row, place)
             return
