@@ -111,6 +111,23 @@ async def test_an_item_that_is_marked_again_has_its_last_state(tmp_path: Path) -
     assert known.digests == {"k": "new"}
 
 
+async def test_what_a_run_wrote_is_told_from_what_it_found(tmp_path: Path) -> None:
+    async with StateStore.open(tmp_path / "state.db") as store:
+        await store.mark_unit(PAIR, "u", run="r", status="done")
+        await store.mark_items(PAIR, "u", [("w", "1", 1, "done", ""), ("f", "2", 1, "kept", "")])
+        await store.mark_items(PAIR, "u", [("w", "1", 1, "kept", ""), ("bad", "3", 1, "wrong", "")])
+
+        known = await store.known(PAIR, "u")
+        assert await store.written(PAIR, "u") == {"w", "bad"}
+        assert await store.written(OTHER, "u") == frozenset()
+        await store.forget(PAIR, "u", ["w"])
+        assert await store.written(PAIR, "u") == {"bad"}
+        await store.forget(PAIR, "u")
+        assert await store.known(PAIR, "u") is None
+    assert known is not None
+    assert known.digests == {"w": "1", "f": "2", "bad": "3"}
+
+
 async def test_facts_are_merged_and_removed_one_by_one(tmp_path: Path) -> None:
     async with StateStore.open(tmp_path / "state.db") as store:
         await store.remember(PAIR, "u", {"entry": "/prearchive/1", "scan:1": "1"})

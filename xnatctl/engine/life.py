@@ -110,6 +110,7 @@ class UnitRun:
         self._left: list[Left] = []
         self._gone: set[str] = set()
         self._wrong: dict[str, Stamp] = {}
+        self._found = "kept"
         self.is_founded = False
         """Whether it exists at the sink, so that what depends on it can go on."""
 
@@ -178,6 +179,8 @@ class UnitRun:
         unit = self._light
         known = await run.state.known(run.pair, unit.key)
         if known is not None:
+            # What a run wrote that died before it could say so is found by the next one.
+            self._found = "kept" if known.status == "done" else "done"
             unit = replace(unit, facts={**known.facts, **unit.facts})
         async with run.limits.source.slot():
             unit = await run.source.describe(unit)
@@ -406,7 +409,9 @@ class UnitRun:
             one = became.get(item.key)
             if one is not None and one.became == "failed":
                 rows.append((item.key, item.digest, item.bytes, "failed", one.error))
-            elif item.verdict is Verdict.KEEP or (one is not None and one.became == "copied"):
+            elif item.verdict is Verdict.KEEP:
+                rows.append((item.key, item.digest, item.bytes, self._found, ""))
+            elif one is not None and one.became == "copied":
                 if item.kind == "zip":
                     there = [m for m in item.members if m.key not in self._gone]
                     rows += [(m.key, m.digest, m.size, "done", "") for m in there]

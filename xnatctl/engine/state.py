@@ -184,7 +184,7 @@ class StateStore:
                 return None
             items = db.execute(
                 "SELECT key, digest FROM item "
-                "WHERE pair=? AND unit=? AND status IN ('done', 'wrong')",
+                "WHERE pair=? AND unit=? AND status IN ('done', 'kept', 'wrong')",
                 (pair.id, unit),
             )
             return Known(row[0], row[1], json.loads(row[2]), dict(items.fetchall()))
@@ -230,19 +230,50 @@ class StateStore:
     ) -> None:
         """Record items of a unit: rows of key, digest, size, status, error.
 
-        A status is `done`, `failed`, or `wrong` for what a run left at the sink otherwise than it
-        should be; the digest is then the one that the sink lists.
+        A status is `done` for what a run wrote, `kept` for what it found there, `failed`, or `wrong`
+        for what it left at the sink otherwise than it should be; the digest is then the one that
+        the sink lists. What a run wrote stays so when later ones find it.
         """
         now = time.time()
         values = [(pair.id, unit, *row, now) for row in rows]
         if values:
             await self._ask(
                 lambda db: db.executemany(
-                    "INSERT OR REPLACE INTO item(pair, unit, key, digest, size, status, error, "
-                    "updated) VALUES (?,?,?,?,?,?,?,?)",
+                    "INSERT INTO item(pair, unit, key, digest, size, status, error, updated) "
+                    "VALUES (?,?,?,?,?,?,?,?) ON CONFLICT(pair, unit, key) DO UPDATE SET "
+                    "digest=excluded.digest, size=excluded.size, error=excluded.error, "
+                    "updated=excluded.updated, status=CASE WHEN excluded.status='kept' "
+                    "AND status='done' THEN 'done' ELSE excluded.status END",
                     values,
                 )
             )
+
+    async def written(self, pair: Pair, unit: str) -> frozenset[str]:
+        """Keys of what runs wrote of a unit."""
+
+        def work(db: sqlite3.Connection) -> frozenset[str]:
+            rows = db.execute(
+                "SELECT key FROM item WHERE pair=? AND unit=? AND status IN ('done', 'wrong')",
+                (pair.id, unit),
+            )
+            return frozenset(key for (key,) in rows)
+
+        return await self._ask(work)
+
+    async def forget(self, pair: Pair, unit: str, keys: Iterable[str] | None = None) -> None:
+        """Drop what is remembered of these items of a unit, or of all of it."""
+
+        def work(db: sqlite3.Connection) -> None:
+            if keys is None:
+                db.execute("DELETE FROM item WHERE pair=? AND unit=?", (pair.id, unit))
+                db.execute("DELETE FROM unit WHERE pair=? AND key=?", (pair.id, unit))
+            else:
+                db.executemany(
+                    "DELETE FROM item WHERE pair=? AND unit=? AND key=?",
+                    [(pair.id, unit, key) for key in keys],
+                )
+
+        await self._ask(work)
 
     async def facts(self, pair: Pair) -> dict[str, Mapping[str, str]]:
         """What is remembered of every unit of a pair, by key."""
