@@ -6,6 +6,7 @@ here.
     subject download   XnatSource           LocalSink: D/SUBJECT/LABEL/scans/…
     resource download  XnatSource           ZipSink: F.zip, or LocalSink: D/…
     project export     XnatSource           BundleSink
+      --bids           XnatSource           BidsSink
     project import     XnatSource over a    as project transfer
                        BundleReader
     local extract      ZipSource            LocalSink: beside the archive
@@ -30,6 +31,8 @@ import anyio.to_thread
 
 from xnatctl.endpoints import nightly
 from xnatctl.endpoints.archive import ArchiveSink
+from xnatctl.endpoints.bids import BidsSink, find_twins
+from xnatctl.endpoints.bids import Rules as Rules
 from xnatctl.endpoints.bundle import (
     BundleReader,
     BundleSink,
@@ -57,7 +60,7 @@ from xnatctl.engine.pace import Pace, Paced
 from xnatctl.engine.ports import Sink, Source
 from xnatctl.engine.runner import Options, Run, Stop
 from xnatctl.engine.state import Pair, StateStore, locked
-from xnatctl.engine.types import Report, Selection, Unit
+from xnatctl.engine.types import Report, Rule, Selection, Unit
 from xnatctl.errors import NotFound, PermissionDenied, Vanished
 from xnatctl.model import Dicom, Ref, SharedIn
 from xnatctl.retry import Waiting
@@ -177,6 +180,15 @@ class Export:
 
 
 @dataclass(frozen=True, slots=True)
+class Dataset:
+    """Where images go in the layout of BIDS, and how they are named."""
+
+    root: Path
+    rules: Rules
+    deletions: nightly.Deletions = "report"
+
+
+@dataclass(frozen=True, slots=True)
 class Exported:
     """The run, the folder it filled, and what is only there any more, by path."""
 
@@ -197,11 +209,16 @@ class _Seen:
             self.keys.add(event.unit.key)
 
 
-async def export(desk: Desk, source: Xnat, selection: Selection, *, into: Export) -> Exported:
-    """A project, or what is selected of it, into a bundle on disk that is kept up to date.
+async def export(
+    desk: Desk, source: Xnat, selection: Selection, *, into: Export | Dataset
+) -> Exported:
+    """A project, or what is selected of it, into a bundle or a BIDS dataset on disk that is kept
+    up to date.
 
     A snapshot that is not whole keeps no name; the next run goes on with it.
     """
+    if isinstance(into, Dataset):
+        return await _export_bids(desk, source, selection, into)
     project = selection.ref.project
     name = f"{source.url}/{project}"
     work = into.root / nightly.UNFINISHED if into.snapshot else into.root
@@ -245,6 +262,33 @@ async def export(desk: Desk, source: Xnat, selection: Selection, *, into: Export
     if into.snapshot and whole:
         work = await anyio.to_thread.run_sync(nightly.name_snapshot, into.root, moment)
     return Exported(report, work, finished=whole, only_here=tuple(row.path for row in gone))
+
+
+async def _export_bids(desk: Desk, source: Xnat, selection: Selection, into: Dataset) -> Exported:
+    """The images of a project's scans, named by rules."""
+    name = f"{source.url}/{selection.ref.project}"
+    is_dry = desk.options.dry_run
+    if not is_dry:
+        await anyio.to_thread.run_sync(check_target, into.root, f"{name} as BIDS")
+    accept = desk.options.accept | {SHARED_IN}
+    desk = replace(desk, options=replace(desk.options, accept=accept, overwrite=True))
+    only = Rule("resource", into.rules.resources, level="scans")
+    scans = replace(selection, rules=(*selection.rules, only), levels=frozenset({"scans"}))
+    ends = XnatSource(source, target=selection.ref, name=name, metadata=False)
+    twins = find_twins([unit async for unit in ends.units(scans)], into.rules)
+    sink = BidsSink(into.root, into.rules, digests=desk.state, twins=twins)
+    report = await run(desk, ends, sink, scans)
+    whole = not (is_dry or report.interrupted or report.units_failed)
+    gone: list[str] = []
+    if not is_dry:
+        await anyio.to_thread.run_sync(sink.describe_dataset, name)
+    if whole and not (selection.rules or selection.since):
+        gone = await sink.only_here()
+        if into.deletions != "report":
+            await anyio.to_thread.run_sync(
+                nightly.remove_files, into.root, gone, into.deletions, datetime.now()
+            )
+    return Exported(report, into.root, finished=whole, only_here=tuple(gone))
 
 
 def open_bundle(folder: Path) -> BundleReader:

@@ -59,6 +59,7 @@ ENDPOINTS_WRAP = {
     ("folder", "archive"),
     ("zipped", "local"),
     ("bundle", "local"),
+    ("bids", "local"),
     ("unpack", "local"),
 }
 

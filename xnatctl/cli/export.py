@@ -20,16 +20,17 @@ from .options import (
     workers_option,
     yes_option,
 )
-from .selection import Narrowed, selection_options
+from .selection import Narrowed, load_yaml, selection_options
 from .unattended import Unattended, unattended_options
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
     from xnatctl.engine.plan import OnConflict
     from xnatctl.engine.runner import Options
-    from xnatctl.engine.types import Rule
+    from xnatctl.engine.types import Report, Rule
     from xnatctl.model import Dicom
     from xnatctl.routes import Exported
+    from xnatctl.ui.plan import Planned
 
 Kinds = Literal["all", "dicom", "nifti"]
 
@@ -50,6 +51,7 @@ class ExportOptions:
     snapshot: bool
     deletions: Literal["report", "trash", "delete"]
     bagit: bool
+    bids: Path | None
     workers: int | None
     accept: tuple[str, ...]
     unattended: Unattended
@@ -102,6 +104,12 @@ accept_option = option(
     help="What becomes of files in a mirror that the server does not have any more.",
 )
 @option("--bagit", is_flag=True, help="Write a BagIt bag; the files lie below data/.")
+@option(
+    "--bids",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="RULES.yaml",
+    help="Write NIfTI files in the layout of BIDS instead, named by these rules.",
+)
 @accept_option
 @workers_option
 @unattended_options
@@ -120,7 +128,13 @@ async def project_export(
       xnatctl project export -P STUDY --out /data/study
       xnatctl project export -P STUDY --out /data/study --snapshot
       xnatctl project export -P STUDY --out /data/study --deletions trash --format nifti
+      xnatctl project export -P STUDY --out /data/bids --bids rules.yaml
     """
+    if values["bids"] and (values["snapshot"] or values["bagit"] or values["kinds"] != "all"):
+        raise UsageError(
+            "--bids is one tree of NIfTI files",
+            why="it goes with none of --snapshot, --bagit and --format",
+        )
     if mirror and values["snapshot"]:
         raise UsageError("--mirror and --snapshot exclude each other")
     if values["snapshot"] and values["deletions"] != "report":
@@ -137,24 +151,51 @@ async def run_export(app: App, options: ExportOptions) -> int:
     from xnatctl import routes
     from xnatctl.engine.types import Selection
     from xnatctl.model import Ref
+    from xnatctl.ui.plan import Planned
 
     from .runs import desk
 
-    check_folder(options.out, dry_run=options.dry_run)
     selection = Selection(Ref(options.project), rules=options.rules(), since=options.narrowed.since)
-    into = routes.Export(
-        options.out,
-        snapshot=options.snapshot,
-        deletions=options.deletions,
-        bag=options.bagit,
-    )
+    into: routes.Export | routes.Dataset
+    if options.bids is not None:
+        rules = routes.Rules.parse(load_yaml(options.bids)[0], str(options.bids))
+        into = routes.Dataset(options.out, rules, deletions=options.deletions)
+    else:
+        into = routes.Export(
+            options.out,
+            snapshot=options.snapshot,
+            deletions=options.deletions,
+            bag=options.bagit,
+        )
+    check_folder(options.out, dry_run=options.dry_run)
     how = _how(app, "export", options.workers, accept=options.accept, dry_run=options.dry_run)
+    planned = Planned()
     async with desk(app, how) as work:
+        if options.dry_run:
+            work.bus.add(planned)
         with options.unattended.over(work) as paced:
             async with app.xnat() as xnat:
                 done = await routes.export(paced, xnat, selection, into=into)
-    _show(app, options, done)
+    if options.dry_run:
+        head = {"operation": "export", "project": options.project, "output_dir": str(options.out)}
+        _show_plan(app, planned, done.report, head)
+    else:
+        _show(app, options, done)
     return done.report.exit_code
+
+
+def _show_plan(app: App, planned: Planned, report: Report, head: dict[str, str]) -> None:
+    """What a dry run found: a row a unit, and how much would move."""
+    from xnatctl.ui.plan import document, print_plan
+    from xnatctl.ui.report import sentence
+
+    plan = document(planned, report, rate=0.0, **head)
+    if app.console.is_machine:
+        app.console.document({**plan, "dry_run": True, "success": report.success})
+        return
+    for one in report.problems:
+        app.console.fail(sentence(one), hint=one.hint)
+    print_plan(planned, plan, app.console)
 
 
 def _how(
@@ -190,7 +231,7 @@ def _show(app: App, options: ExportOptions, done: Exported) -> None:
             "operation": "export",
             "project": options.project,
             "output_dir": str(done.folder),
-            "mode": "snapshot" if options.snapshot else "mirror",
+            "mode": "bids" if options.bids else "snapshot" if options.snapshot else "mirror",
             "finished": done.finished,
             "only_here": list(done.only_here),
             "deletions": options.deletions,
@@ -266,6 +307,7 @@ async def project_import(
     from xnatctl import routes
     from xnatctl.engine.types import Selection
     from xnatctl.model import Ref
+    from xnatctl.ui.plan import Planned
     from xnatctl.ui.report import print_report, transfer_json
 
     from .runs import desk
@@ -280,13 +322,19 @@ async def project_import(
     codes = tuple(code for one in accept for code in one.split(","))
     how = _how(app, "import", workers, accept=codes, dry_run=dry_run, on_conflict=on_conflict)
     selection = Selection(Ref(source.project), rules=narrowed.rules(), since=narrowed.since)
+    planned = Planned()
     async with desk(app, how) as work:
+        if dry_run:
+            work.bus.add(planned)
         with unattended.over(work) as paced:
             async with app.xnat(server) as xnat:
                 report = await routes.transfer(
                     paced, source, xnat, selection, project=target, dicom=dicom, settings=settings
                 )
-    if app.console.is_machine:
+    if dry_run:
+        head = {"operation": "import", "source_project": source.project, "dest_project": target}
+        _show_plan(app, planned, report, head)
+    elif app.console.is_machine:
         app.console.document(
             transfer_json(
                 report,

@@ -170,7 +170,7 @@ _SYNC = ("all", "none", "include", "exclude")
 
 def load_transfer_file(path: Path) -> TransferFile:
     """Read a transfer's YAML file. ConfigError names the line and the nearest key."""
-    data, lines = _load(path)
+    data, lines = load_yaml(path)
     return _Reader(path, lines).read(data)
 
 
@@ -178,7 +178,7 @@ def load_labels(path: Path) -> dict[str, str]:
     """New labels by `subject/OLD` and `session/OLD`. Raises ConfigError for what XNAT cannot
     hold.
     """
-    data, lines = _load(path)
+    data, lines = load_yaml(path)
     reader = _Reader(path, lines)
     found: dict[str, str] = {}
     for group, names in reader.mapping(data, "", ("subjects", "sessions")).items():
@@ -194,8 +194,8 @@ def load_labels(path: Path) -> dict[str, str]:
     return found
 
 
-def _load(path: Path) -> tuple[Any, dict[str, int]]:
-    """The data of a YAML file and the line of each key."""
+def load_yaml(path: Path) -> tuple[Any, dict[str, int]]:
+    """The data of a YAML file and the line of each key. Raises ConfigError."""
     import yaml
 
     try:

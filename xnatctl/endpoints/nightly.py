@@ -67,23 +67,29 @@ def take_away(ledger: Ledger, rows: Iterable[Row], how: Deletions, moment: datet
     """Delete files, or move them below `.xnatctl/trash/DATE/`, and take them out of the pages."""
     units: dict[str, set[str]] = {}
     for row in rows:
-        path = ledger.root / row.path
         units.setdefault(unit_of(row.path.removeprefix("data/")), set()).add(row.path)
-        if how == "trash":
-            target = ledger.root / HOME / "trash" / f"{moment:%Y-%m-%dT%H%M%S}" / row.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):
-                path.rename(target)
-        else:
-            path.unlink(missing_ok=True)
-        _remove_empty(path.parent, ledger.root)
     for key, gone in units.items():
+        remove_files(ledger.root, gone, how, moment)
         page = ledger.read(key)
         kept = {path: row for path, row in page.rows.items() if path not in gone}
         if kept:
             ledger.write(replace(page, rows=kept))
         else:
             ledger.remove(key)
+
+
+def remove_files(root: Path, names: Iterable[str], how: Deletions, moment: datetime) -> None:
+    """Delete files below `root`, or move them to its trash, and folders that they leave empty."""
+    for name in names:
+        path = root / name
+        if how == "trash":
+            target = root / HOME / "trash" / f"{moment:%Y-%m-%dT%H%M%S}" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                path.rename(target)
+        else:
+            path.unlink(missing_ok=True)
+        _remove_empty(path.parent, root)
 
 
 def _remove_empty(folder: Path, root: Path) -> None:

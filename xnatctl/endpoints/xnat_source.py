@@ -314,6 +314,7 @@ class XnatSource:
         for scan in detail.scans:
             facts[f"series:{scan.id}"] = scan.uid
             facts[f"scan-type:{scan.id}"] = scan.type
+            facts[f"scan-description:{scan.id}"] = scan.series_description
         unit = replace(unit, facts={**unit.facts, **facts})
         if self._provenance is not None and self._metadata:
             facts[PROVENANCE] = unit.facts.get(PROVENANCE) or self._origin(unit, detail)
