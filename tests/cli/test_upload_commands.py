@@ -360,3 +360,20 @@ def test_the_uploaded_objects_are_those_of_the_disk(
     assert done.code == 0, done.err
     stored = signed_in.store.root / "archive" / "STUDY" / "arc001" / "UP9_MR1"
     assert uids_on_disk(stored) == uids_on_disk(export)
+
+
+def test_what_a_project_was_before_the_first_change_is_put_back(
+    xnatctl: Call, signed_in: Sandbox
+) -> None:
+    signed_in.store.create_project("CODES")
+    line_ = ("prearchive", "settings", "-P", "CODES", "-o", "json")
+    nothing = xnatctl(*line_, "--restore", "--yes")
+    assert (nothing.code, "nothing is known" in nothing.err) == (5, True)
+    for mode in ("auto-archive-overwrite", "manual"):
+        assert xnatctl(*line_, "--set", mode, "--yes").json()["mode"] == mode
+    assert xnatctl(*line_, "--restore").code == 2
+    assert xnatctl(*line_, "--restore", "--dry-run").json()["mode"] == "manual"
+    assert xnatctl(*line_, "--restore", "--yes").json()["mode"] == "auto-archive"
+    assert xnatctl(*line_).json()["code"] == "4"
+    assert xnatctl(*line_, "--restore", "--yes").code == 5
+    assert xnatctl(*line_, "--restore", "--set", "manual").code == 2

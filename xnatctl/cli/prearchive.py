@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncclick as click
 
-from xnatctl.errors import Conflict, PermissionDenied, UsageError
+from xnatctl.errors import Conflict, NotFound, PermissionDenied, UsageError
 
 from .entries import (
     COLUMNS,
@@ -267,41 +267,70 @@ async def rebuild(app: App, *, chosen: Chosen, workers: int | None, dry_run: boo
     group=OUTPUT,
     help="What becomes of sessions that arrive.",
 )
+@option(
+    "--restore",
+    is_flag=True,
+    group=OUTPUT,
+    help="Put back what it was before the first --set.",
+)
 @yes_option
 @dry_run_option
 async def settings(
-    app: App, *, project: str | None, mode: str | None, yes: bool, dry_run: bool
+    app: App, *, project: str | None, mode: str | None, restore: bool, yes: bool, dry_run: bool
 ) -> None:
     """Show or change what becomes of sessions that arrive in a project.
+
+    What it was before the first --set is kept in the project's configuration, until --restore puts
+    it back, from whatever machine.
 
     \b
     Examples:
       xnatctl prearchive settings -P STUDY
       xnatctl prearchive settings -P STUDY --set manual --yes
+      xnatctl prearchive settings -P STUDY --restore --yes
     """
+    from xnatctl.xnat.imports import Imports
+
+    if mode and restore:
+        raise UsageError("--set and --restore contradict each other")
     project = app.project(project)
     async with app.xnat() as xnat:
+        notes = Imports(xnat)
         before = await xnat.get_prearchive_code(project)
-        if mode and MODES[mode] != before and not dry_run:
+        former = await notes.former_code(project)
+        if restore and not former:
+            raise NotFound(
+                f"nothing is known of what the prearchive of {project} was before",
+                why="`prearchive settings --set` has not changed it, or it was restored",
+            )
+        code = former if restore else MODES[mode] if mode else before
+        if code != before and not dry_run:
             if not yes:
-                app.console.confirm(f"Set the prearchive of {project} to {mode}?")
-            await _set_mode(xnat, project, mode)
-        code = MODES[mode] if mode and not dry_run else before
+                app.console.confirm(f"Set the prearchive of {project} to {_mode(code)}?")
+            if not former:
+                await notes.note_code(project, before)
+            await _set_code(xnat, project, code)
+        if former and code == former and (mode or restore) and not dry_run:
+            await notes.note_code(project, "")
+        code = before if dry_run else code
+    app.console.record({"project": project, "mode": _mode(code), "code": code}, key="mode")
+
+
+def _mode(code: str) -> str:
     names = {code: name for name, code in MODES.items()}
-    known = names.get(code, f"{code} (no mode that XNAT knows)")
-    app.console.record({"project": project, "mode": known, "code": code}, key="mode")
+    return names.get(code, f"{code} (no mode that XNAT knows)")
 
 
-async def _set_mode(xnat: Xnat, project: str, mode: str) -> None:
+async def _set_code(xnat: Xnat, project: str, code: str) -> None:
     try:
-        await xnat.put_setting(project, "prearchive_code", MODES[mode])
+        await xnat.put_setting(project, "prearchive_code", code)
     except PermissionDenied as error:
-        if mode == "manual":
+        if code == MODES["manual"]:
             raise
         raise PermissionDenied(
             f"{xnat.name} does not let {project} archive by itself",
             why=error.why,
             hint="it is the site's policy, or you do not own the project",
         ) from error
-    if await xnat.get_prearchive_code(project) != MODES[mode]:
+    if await xnat.get_prearchive_code(project) != code:
         raise Conflict(f"{xnat.name} answered well and kept its setting for {project}")
