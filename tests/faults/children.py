@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from anyio.from_thread import start_blocking_portal
 
 from xnatctl.sandbox.seed import seed
 from xnatctl.sandbox.server import Sandbox
+from xnatctl.sandbox.store import Store
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,17 @@ class Servers:
         return self.home / ".local/state/xnatctl/state.db"
 
     def start(
-        self, *more: str, project: str = "DEMO", events: Path | None = None, crash: str = ""
+        self,
+        *more: str,
+        project: str = "DEMO",
+        became: str = "",
+        events: Path | None = None,
+        crash: str = "",
     ) -> subprocess.Popen[str]:
-        """Begin a transfer of `project` to a project of the same name."""
+        """Begin a transfer of `project`, which is called `became` at the destination."""
         command = [sys.executable, "-m", "xnatctl", "project", "transfer", "-P", project]
-        command += ["--dest-url", self.there.url, "--dest-project", project, "--yes", "-o", "json"]
+        command += ["--dest-url", self.there.url, "--dest-project", became or project]
+        command += ["--yes", "-o", "json"]
         command += ["--events", str(events)] if events else []
         environ = {
             "PATH": os.environ["PATH"],
@@ -57,18 +64,20 @@ class Servers:
         )
 
 
+def demo(store: Store) -> None:
+    seed(store, "demo")
+
+
 @contextmanager
-def servers(folder: Path, spec: str = "demo", *, discard: bool = False) -> Iterator[Servers]:
-    """Two sandboxes, the first with `spec`; with `discard` the second keeps sizes and digests
-    only.
-    """
+def servers(folder: Path, fill: Callable[[Store], None] = demo) -> Iterator[Servers]:
+    """Two sandboxes, the first filled."""
     with start_blocking_portal() as portal:
         here, there = Sandbox(folder / "here"), Sandbox(folder / "there")
         with (
             portal.wrap_async_context_manager(here),
             portal.wrap_async_context_manager(there),
         ):
-            portal.call(seed, here.store, spec)
+            portal.call(fill, here.store)
             yield Servers(here, there, folder)
 
 
@@ -78,3 +87,32 @@ def records(events: Path) -> list[dict[str, Any]]:
         return []
     lines = events.read_text().split("\n")[:-1]
     return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+Sent = set[tuple[str, str]]
+
+
+def started(events: Path) -> Sent:
+    """Bodies that a run began to send, by unit and key; documents are written again each time."""
+    return {
+        (one["unit"], one["item"])
+        for one in records(events)
+        if one["event"] == "item_started" and one["kind"] != "document"
+    }
+
+
+def in_flight(events: Path) -> Sent:
+    """What a run had begun and not been told to be finished.
+
+    An import counts when its session is archived: until then all of it is in flight.
+    """
+    told = records(events)
+    return started(events) - {
+        (one["unit"], one["item"]) for one in told if one["event"] == "item_done"
+    }
+
+
+def uploads(ends: Servers) -> int:
+    """Bodies that the destination took, as it counts them itself."""
+    counts = ends.there.counters
+    return counts.count("PUT", "files", 200) + counts.count("POST", "services/import", 200)

@@ -32,14 +32,21 @@ class Judgement:
 
 
 def judge(
-    here: Path, there: Path, project: str, *, mode: str, owners: Collection[str] = ()
+    here: Path,
+    there: Path,
+    project: str,
+    *,
+    mode: str,
+    owners: Collection[str] = (),
+    became: str = "",
 ) -> Judgement:
     """Compare a project on two servers' disks; `owners` are the sessions and subjects that count.
 
-    An imported object is known by its SOP Instance UID, anything else by its place and MD5.
+    `became` is its ID at the destination where that is another one. An imported object is known by
+    its SOP Instance UID, anything else by its place and MD5.
     """
 
-    def objects(root: Path) -> Counter[tuple[str, ...]]:
+    def objects(root: Path, project: str) -> Counter[tuple[str, ...]]:
         found: Counter[tuple[str, ...]] = Counter()
         for one in files_of(root, project):
             if (not owners or one[0] in owners) and not (
@@ -52,7 +59,7 @@ def judge(
                     found.update((session, scan, uid) for uid in uids)
         return found
 
-    wanted, found = objects(here), objects(there)
+    wanted, found = objects(here, project), objects(there, became or project)
     return Judgement(
         lost=(wanted - found).total(),
         doubled=(found - wanted).total(),

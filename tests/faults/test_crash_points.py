@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import xnatctl
-from tests.faults.children import Servers, records, servers
+from tests.faults.children import Servers, in_flight, servers, started, uploads
 from tests.faults.judge import Judgement, Record, account, judge, open_runs, unit_statuses
 from xnatctl.sandbox.faults import Fault
 
@@ -106,42 +106,11 @@ def test_a_transfer_that_died_there_is_finished_by_the_same_command(
         assert found == Judgement(0, 0, 0)
         assert unit_statuses(ends.state) == {"done"}
         assert open_runs(ends.state) == 0
-        assert repeated(tmp_path) <= in_flight(tmp_path)
-        bodies = started(tmp_path / "1.jsonl") | started(tmp_path / "2.jsonl")
-        assert uploads(ends) <= len(bodies) + len(in_flight(tmp_path))
+        sent, flying = started(tmp_path / "1.jsonl"), in_flight(tmp_path / "1.jsonl")
+        again = started(tmp_path / "2.jsonl")
+        assert sent & again <= flying
+        assert uploads(ends) <= len(sent | again) + len(flying)
 
 
 def look(ends: Servers, mode: str) -> Judgement:
     return judge(ends.home / "here", ends.home / "there", "DEMO", mode=mode, owners=OWNERS)
-
-
-Sent = set[tuple[str, str]]
-
-
-def started(events: Path) -> Sent:
-    """Bodies that a run began to send, by unit and key; documents are written again each time."""
-    return {
-        (one["unit"], one["item"])
-        for one in records(events)
-        if one["event"] == "item_started" and one["kind"] != "document"
-    }
-
-
-def in_flight(folder: Path) -> Sent:
-    """What the first run had begun and not been told to be finished.
-
-    An import counts when its session is archived: until then all of it is in flight.
-    """
-    told = records(folder / "1.jsonl")
-    done = {(one["unit"], one["item"]) for one in told if one["event"] == "item_done"}
-    return started(folder / "1.jsonl") - done
-
-
-def repeated(folder: Path) -> Sent:
-    return started(folder / "1.jsonl") & started(folder / "2.jsonl")
-
-
-def uploads(ends: Servers) -> int:
-    """Bodies that the destination took, as it counts them itself."""
-    counts = ends.there.counters
-    return counts.count("PUT", "files", 200) + counts.count("POST", "services/import", 200)
