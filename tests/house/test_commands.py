@@ -50,6 +50,12 @@ def test_every_example_begins_with_the_command_that_it_shows(path: tuple[str, ..
 
 
 @EVERY
+def test_no_line_of_a_help_is_wider_than_80_columns(path: tuple[str, ...]) -> None:
+    ctx = click.Context(COMMANDS[path], info_name=" ".join(("xnatctl", *path)), terminal_width=80)
+    assert [line for line in COMMANDS[path].get_help(ctx).splitlines() if len(line) > 80] == []
+
+
+@EVERY
 def test_every_option_says_what_it_is_for(path: tuple[str, ...]) -> None:
     for param in COMMANDS[path].params:
         if isinstance(param, click.Option) and not param.hidden:

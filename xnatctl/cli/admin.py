@@ -67,7 +67,7 @@ class Refresh:
     "-E",
     "--experiment",
     "sessions",
-    metavar="ID_OR_LABEL",
+    metavar="SESSION",
     multiple=True,
     group=SELECTION,
     help="These alone. May be repeated.",

@@ -95,7 +95,7 @@ async def _subject(xnat: Xnat, edits: Edits, project: str, label: str) -> Change
     "-E",
     "--experiment",
     "sessions",
-    metavar="ID_OR_LABEL",
+    metavar="SESSION",
     multiple=True,
     group=SELECTION,
     help="Session: its accession ID, or its label together with -P. May be repeated.",

@@ -9,15 +9,23 @@ Imports nothing but asyncclick: what is imported here is paid for by every `--he
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import cleandoc
 from typing import Any
 
 import asyncclick as click
 from asyncclick.core import ParameterSource
 
 FORMATS = ("table", "json", "jsonl", "yaml", "csv", "tsv")
+WIDEST_NAME = 26  # a longer one has a line of its own in the help
+
+# A word of a command line; an option takes along the word behind it, which may be its value.
+_WORD = re.compile(r"""(?:\|\s+)?(?:-{1,2}\w[\w-]*\s+(?!-\w|--))?(?:'[^']*'|"[^"]*"|[^\s'"])+""")
+
+Rows = list[tuple[str, str]]
 NAMES = {"help_option_names": ["-h", "--help"]}
 
 
@@ -58,6 +66,12 @@ class Option(click.Option):
         super().__init__(*args, **kwargs)
         self.group = group
 
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """What stands in brackets: a default, but no `x>=1`, which the error says when it is so."""
+        extra = super().get_help_extra(ctx)
+        extra.pop("range", None)
+        return extra
+
 
 def option(*names: str, group: str = "Options", **kwargs: Any) -> Callable[[Any], Any]:
     """`asyncclick.option`, with the heading under which the help shows it."""
@@ -82,21 +96,28 @@ GLOBAL_OPTIONS = (
         "-o",
         "--output",
         type=click.Choice(FORMATS),
-        help="Format of results.  [default: table, or tsv in a pipe]",
+        metavar="FORMAT",
+        help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.  [default: table, or tsv in a pipe]",
     ),
     _global(
         "-q", "--quiet", is_flag=True, help="Lists print IDs only; transfers print errors only."
     ),
     _global("-v", "--verbose", count=True, help="Say more; -vv shows every HTTP request."),
     _global("--debug", is_flag=True, help="Show a traceback when something fails."),
-    _global("--color", type=click.Choice(["auto", "always", "never"]), help="When to use colour."),
+    _global(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        metavar="WHEN",
+        help="auto, always or never.  [default: auto]",
+    ),
     _global("--no-color", is_flag=True, help="The same as --color never."),
     _global("--no-headers", is_flag=True, help="Leave out the header of tables, CSV and TSV."),
     _global("--log-file", metavar="FILE", help="Write a full log as JSON lines."),
     _global(
         "--progress",
         type=click.Choice(["auto", "bar", "plain", "none"]),
-        help="How a transfer shows its progress on stderr.",
+        metavar="HOW",
+        help="How a transfer shows its progress: auto, bar, plain or none.",
     ),
     _global(
         "--events",
@@ -115,6 +136,13 @@ class Command(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return _with_globals(self, super().get_params(ctx))
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        with formatter.indentation():
+            room = formatter.width - formatter.current_indent
+            lines = cleandoc(self.help or "").splitlines()
+            formatter.write_text("\n".join(_folded(line, room) for line in lines))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         _write_options(self, ctx, formatter)
@@ -169,7 +197,7 @@ class Group(click.Group):
         _write_options(self, ctx, formatter)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {}
+        sections: dict[str, Rows] = {}
         for name in self.list_commands(ctx):
             if name in self.lazy:
                 known = self.lazy[name]
@@ -177,9 +205,7 @@ class Group(click.Group):
             elif not self.commands[name].hidden:
                 words = self.commands[name].get_short_help_str(200)
                 sections.setdefault("Commands", []).append((name, words))
-        for section, rows in sections.items():
-            with formatter.section(section):
-                formatter.write_dl(rows)
+        _write_lists(formatter, sections)
 
 
 Group.group_class = Group
@@ -194,15 +220,33 @@ def _with_globals(command: click.Command, params: list[click.Parameter]) -> list
 def _write_options(
     command: click.Command, ctx: click.Context, formatter: click.HelpFormatter
 ) -> None:
-    sections: dict[str, list[tuple[str, str]]] = {}
+    sections: dict[str, Rows] = {}
     for param in command.get_params(ctx):
         group = getattr(param, "group", "Options")
         record = param.get_help_record(ctx)
         if record is None or (group == "Global options" and ctx.parent is not None):
             continue
         sections.setdefault(group, []).append(record)
-    options = sections.pop("Options", [])
-    for name, rows in [*sections.items(), ("Options", options)]:
-        if rows:
-            with formatter.section(name):
-                formatter.write_dl(rows)
+    own = sections.pop("Options")  # never empty: --help is one of them
+    _write_lists(formatter, {**sections, "Options": own})
+
+
+def _folded(line: str, room: int) -> str:
+    """A command line that is too long for the terminal, in lines that can be copied as they are."""
+    if not line.startswith("  ") or len(line) <= room:
+        return line
+    lines = [" "]
+    for word in _WORD.findall(line):
+        if len(lines[-1]) + len(word) + 3 > room:
+            lines.append("     ")
+        lines[-1] += f" {word}"
+    return " \\\n".join(lines)
+
+
+def _write_lists(formatter: click.HelpFormatter, sections: Mapping[str, Rows]) -> None:
+    """Names and what they are for, in columns that line up from section to section."""
+    names = [name for rows in sections.values() for name, _ in rows]
+    wide = max(len(name) for name in names if len(name) <= WIDEST_NAME)
+    for title, rows in sections.items():
+        with formatter.section(title):
+            formatter.write_dl([(name.ljust(wide), words) for name, words in rows], col_max=wide)

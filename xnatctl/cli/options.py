@@ -53,7 +53,7 @@ def session_option(function: Function) -> Function:
         "-E",
         "--experiment",
         "session",
-        metavar="ID_OR_LABEL",
+        metavar="SESSION",
         required=True,
         group=SELECTION,
         help="Session: its accession ID, or its label together with -P.",

@@ -105,7 +105,7 @@ class RunPipeline:
     "-E",
     "--experiment",
     "session",
-    metavar="ID_OR_LABEL",
+    metavar="SESSION",
     group=SELECTION,
     help="What it runs on: an accession ID, or a label together with -P.",
 )
@@ -302,7 +302,7 @@ async def status(app: App, *, job_id: str, watch: bool, interval: float) -> int:
     "-E",
     "--experiment",
     "session",
-    metavar="ID_OR_LABEL",
+    metavar="SESSION",
     group=SELECTION,
     help="Those of one session.",
 )

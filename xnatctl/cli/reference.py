@@ -124,7 +124,7 @@ def _markdown(page: Page) -> Iterator[str]:
 
 
 def _codes() -> str:
-    text = EPILOG.replace("\b\n", "").partition("Examples:")[0]
+    text = EPILOG.replace("\b\n", "")
     return "\n".join(line for line in text.splitlines() if line.startswith("  "))
 
 

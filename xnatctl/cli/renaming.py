@@ -189,7 +189,7 @@ class _Subjects:
     "-E",
     "--experiment",
     "session",
-    metavar="ID_OR_LABEL",
+    metavar="SESSION",
     group=SELECTION,
     help="One session, with its new label in --to.",
 )

@@ -17,12 +17,16 @@ Exit codes:
   3  authentication                8  verification mismatch
   4  network, gave up              9  conflict, or locked by another run
   130, 143  ended by Ctrl-C or SIGTERM
+"""
+
+HELP = """\
+Move imaging data between XNAT servers, disks and scripts: verified and resumable.
 
 \b
 Examples:
   xnatctl config init --url https://xnat.example.org
   xnatctl session list -P STUDY -o json
-  xnatctl project transfer -p prod -P STUDY --dest-profile dev --dest-project STUDY
+  xnatctl session download -P STUDY -E SUB001_MR1 --out data
 """
 
 _AT = "xnatctl.cli"
@@ -62,7 +66,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 root = Group(
     "xnatctl",
     lazy=COMMANDS,
-    help="Move imaging data between XNAT servers, disks and scripts: verified and resumable.",
+    help=HELP,
     epilog=EPILOG,
     params=[
         click.Option(
