@@ -20,17 +20,18 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 import anyio.to_thread
 
 from xnatctl.endpoints import nightly
-from xnatctl.endpoints.archive import ArchiveSink
+from xnatctl.endpoints.archive import ArchiveSink, Remember
 from xnatctl.endpoints.bids import BidsSink, find_twins
 from xnatctl.endpoints.bids import Rules as Rules
 from xnatctl.endpoints.bundle import (
@@ -55,9 +56,9 @@ from xnatctl.endpoints.upload import Intent as Intent
 from xnatctl.endpoints.upload import UploadSink
 from xnatctl.endpoints.xnat_source import SHARED_IN, Archive, XnatSource
 from xnatctl.endpoints.zipped import ZipSink
-from xnatctl.engine.events import Bus, Event, Note, UnitDone, UnitPlanned
+from xnatctl.engine.events import Bus, Event, Note, UnitDone
 from xnatctl.engine.pace import Pace, Paced
-from xnatctl.engine.ports import Sink, Source
+from xnatctl.engine.ports import Dispatcher, Sink, Source
 from xnatctl.engine.runner import Options, Run, Stop
 from xnatctl.engine.state import Pair, StateStore, locked
 from xnatctl.engine.types import Report, Rule, Selection, Unit
@@ -77,17 +78,80 @@ class Desk:
     options: Options
     stop: Stop
     pace: Pace | None = None
+    hands: Hands | None = None
 
 
-async def run(desk: Desk, source: Source, sink: Sink, selection: Selection) -> Report:
-    """One run over one pair of ends, alone on it: the lock dies with this process."""
+class Hands(Protocol):
+    """Other processes that units can be given to."""
+
+    def dispatcher(self, ends: TransferEnds | ExportEnds, pace: Pace | None) -> Dispatcher:
+        """One for the run between these ends, which each of the processes makes for itself."""
+        ...
+
+
+async def run(
+    desk: Desk,
+    source: Source,
+    sink: Sink,
+    selection: Selection,
+    *,
+    ends: TransferEnds | ExportEnds | None = None,
+) -> Report:
+    """One run over one pair of ends, alone on it: the lock dies with this process.
+
+    With `ends` its units may be run by the desk's other hands. A plan is always made here.
+    """
     if desk.pace is not None:
         source = Paced(source, desk.pace, say=lambda text: desk.bus.emit(Note(text)))
-    work = Run(source, sink, options=desk.options, state=desk.state, bus=desk.bus, stop=desk.stop)
+    away = desk.hands if ends and not desk.options.dry_run else None
+    work = Run(
+        source,
+        sink,
+        options=desk.options,
+        state=desk.state,
+        bus=desk.bus,
+        dispatcher=away.dispatcher(ends, desk.pace) if away and ends else None,
+        stop=desk.stop,
+    )
     if desk.options.dry_run:
         return await work(selection)
     with locked(desk.state.path.parent / "locks", work.pair):
         return await work(selection)
+
+
+@dataclass(frozen=True, slots=True)
+class TransferEnds:
+    """Both ends of a transfer as plain data, out of which any process makes the same ones."""
+
+    selection: Selection
+    project: str
+    dicom: Dicom = "import"
+    shared_in: SharedIn = "skip"
+    settings: bool = False
+    users: bool = False
+    relabel: Mapping[str, str] | None = None
+    provenance: Mapping[str, str] | None = None
+    waiting: Waiting | None = None
+
+    def source(self, archive: Archive) -> XnatSource:
+        return XnatSource(
+            archive,
+            target=Ref(self.project),
+            name=f"{archive.url}/{self.selection.ref.project}",
+            shared_in=self.shared_in,
+            relabel=self.relabel,
+            provenance=self.provenance,
+            users=self.users,
+            selection=self.selection,
+        )
+
+    def sink(self, destination: Xnat, remember: Remember) -> Sink:
+        name = f"{destination.url}/{self.project}"
+        archive = ArchiveSink(destination, name=name, remember=remember, settings=self.settings)
+        if self.dicom == "copy":
+            return archive
+        imports = Imports(destination)
+        return PrearchiveSink(archive, imports, remember=remember, waiting=self.waiting)
 
 
 async def transfer(
@@ -110,22 +174,20 @@ async def transfer(
     What other projects share into it is theirs; that it stays behind is no fault.
     """
     desk = replace(desk, options=replace(desk.options, accept=desk.options.accept | {SHARED_IN}))
-    ends = XnatSource(
-        source,
-        target=Ref(project),
-        name=f"{source.url}/{selection.ref.project}",
+    ends = TransferEnds(
+        selection,
+        project,
+        dicom=dicom,
         shared_in=shared_in,
+        settings=settings,
+        users=users,
         relabel=relabel,
         provenance=provenance,
-        users=users,
+        waiting=waiting,
     )
-    name = f"{destination.url}/{project}"
-    remember = _remember(desk.state, Pair(ends.name, name))
-    archive = ArchiveSink(destination, name=name, remember=remember, settings=settings)
-    sink: Sink = archive
-    if dicom == "import":
-        sink = PrearchiveSink(archive, Imports(destination), remember=remember, waiting=waiting)
-    return await run(desk, ends, sink, selection)
+    here = ends.source(source)
+    remember = _remember(desk.state, Pair(here.name, f"{destination.url}/{project}"))
+    return await run(desk, here, ends.sink(destination, remember), selection, ends=ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,15 +260,50 @@ class Exported:
     only_here: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ExportEnds:
+    """Both ends of an export as plain data. `root` is the same folder for every process."""
+
+    selection: Selection
+    root: Path
+    name: str
+    origin: Origin
+    whole: str
+    payload: str = ""
+    previous: Path | None = None
+
+    def source(self, xnat: Archive) -> XnatSource:
+        return XnatSource(
+            xnat,
+            target=self.selection.ref,
+            name=self.name,
+            beside=True,
+            selection=self.selection,
+        )
+
+    def sink(self) -> BundleSink:
+        return BundleSink(
+            self.root,
+            origin=self.origin,
+            name=self.whole,
+            payload=self.payload,
+            previous=self.previous,
+        )
+
+
 class _Seen:
-    """An observer that keeps the keys of the units of a run."""
+    """An observer that keeps the keys of the units of a run, and whether one has changed."""
 
     def __init__(self) -> None:
         self.keys: set[str] = set()
+        self.changed = False
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, UnitPlanned):
-            self.keys.add(event.unit.key)
+        if isinstance(event, UnitDone):
+            became = event.outcome.became
+            self.changed |= became in ("copied", "failed")
+            if became != "left":
+                self.keys.add(event.outcome.key)
 
 
 async def export(
@@ -226,17 +323,19 @@ async def export(
         await anyio.to_thread.run_sync(check_target, into.root, name)
     accept = desk.options.accept | {SHARED_IN}
     desk = replace(desk, options=replace(desk.options, accept=accept, overwrite=True))
-    ends = XnatSource(source, target=selection.ref, name=name, beside=True)
-    sink = BundleSink(
-        work,
-        origin=Origin(source.url, await source.version()),
-        name=f"file://{into.root.absolute()}",
+    ends = ExportEnds(
+        selection,
+        work.absolute(),
+        name,
+        Origin(source.url, await source.version()),
+        whole=f"file://{into.root.absolute()}",
         payload="data" if into.bag else "",
         previous=nightly.previous_snapshot(into.root) if into.snapshot else None,
     )
+    here, sink = ends.source(source), ends.sink()
     seen = _Seen()
     desk.bus.add(seen)
-    report = await run(desk, ends, sink, selection)
+    report = await run(desk, here, sink, selection, ends=ends)
     whole = not (report.interrupted or report.units_failed)
     if report.dry_run or not (whole or work.exists()):
         return Exported(report, work, finished=False)
@@ -245,12 +344,12 @@ async def export(
     if into.snapshot and whole:
         await anyio.to_thread.run_sync(nightly.forget_all_but, sink.ledger, seen.keys)
     elif whole and not (selection.rules or selection.since):
-        gone = await _only_here(ends, sink, selection, seen.keys)
+        gone = await _only_here(here, sink, selection, seen.keys)
         if gone and into.deletions != "report":
             await anyio.to_thread.run_sync(
                 nightly.take_away, sink.ledger, gone, into.deletions, moment
             )
-    if sink.changed or gone or not (work / MANIFEST).exists():
+    if seen.changed or gone or not (work / MANIFEST).exists():
         await anyio.to_thread.run_sync(sink.ledger.write_manifest)
         if into.bag:
             facts = {
@@ -480,9 +579,7 @@ async def upload_resource(
     return await run(replace(desk, options=options), source, sink, Selection(target))
 
 
-def _remember(
-    state: StateStore, pair: Pair
-) -> Callable[[str, Mapping[str, str | None]], Awaitable[None]]:
+def _remember(state: StateStore, pair: Pair) -> Remember:
     async def remember(unit: str, facts: Mapping[str, str | None]) -> None:
         await state.remember(pair, unit, facts)
 

@@ -23,7 +23,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,8 +38,9 @@ from xnatctl.model import File, Ref, Session, SessionDetail, Subject
 from xnatctl.xnat import paths
 from xnatctl.xnat.parse import digest_of, parse_session_xml
 
+from .bodies import Pulled, archive, blocks, file_body
 from .catalogue import PROJECT, PROJECT_XML, SESSION_XML, SETTINGS, SUBJECT_XML, parse_key
-from .local import FileStamp, LocalSink, Written, path_below, read_blocks, zip_of_files
+from .local import FileStamp, LocalSink, Written, path_below
 from .manifest import MANIFEST, Ledger, Page, Row, read_manifest, unit_of
 
 PAGE = "page-of-the-manifest"
@@ -82,7 +83,6 @@ class BundleSink(LocalSink):
         )
         self.name = name or self.name
         self.ledger = Ledger(root)
-        self.changed = False
         self._origin = origin
         self._previous = Ledger(previous) if previous is not None else None
         self._known: dict[str, Row] = {}
@@ -188,7 +188,6 @@ class BundleSink(LocalSink):
     async def put(self, unit: Unit, item: Item, chunks: Chunks) -> None:
         if item.key == PAGE:
             await anyio.to_thread.run_sync(self._write_page, unit, item)
-            self.changed = True
             return
         await super().put(unit, item, chunks)
         if item.kind == "document":
@@ -359,7 +358,7 @@ class BundleReader:
 
     async def get_session(self, session_id: str) -> SessionDetail:
         document = self._folder(Ref(self.project, session_id=session_id)) / SESSION_XML
-        return parse_session_xml(await anyio.Path(document).read_bytes(), str(document))
+        return parse_session_xml(await anyio.to_thread.run_sync(_read, document), str(document))
 
     async def get_settings(self, project: str) -> dict[str, str]:
         folder = anyio.Path(self._root / SETTINGS)
@@ -422,25 +421,22 @@ class BundleReader:
             )
         return found
 
-    def open_file(self, ref: Ref, path: str) -> AbstractAsyncContextManager[Chunks]:
+    @asynccontextmanager
+    async def open_file(self, ref: Ref, path: str) -> AsyncIterator[Chunks]:
         place = path_below(self._folder(ref), f"{ref.resource}/files/{path}")
-        return _body(read_blocks(place))
+        if not await anyio.Path(place).is_file():
+            raise NotFound(f"{place} is missing from the export")
+        async with aclosing(Pulled(blocks(file_body(place)))) as body:
+            yield body
 
-    def open_zip(self, ref: Ref) -> AbstractAsyncContextManager[Chunks]:
+    @asynccontextmanager
+    async def open_zip(self, ref: Ref) -> AsyncIterator[Chunks]:
         top = path_below(self._folder(ref), f"{ref.resource}/files")
         label = (ref.resource or "").rpartition("/")[2].replace("%2F", "/")
         head = f"bundle/resources/{label}/files"
-        files = [(f"{head}/{p.relative_to(top).as_posix()}", p) for p in _files_below(top)]
-        return _body(zip_of_files(files))
-
-
-@asynccontextmanager
-async def _body(chunks: AsyncIterator[bytes]) -> AsyncIterator[Chunks]:
-    try:
-        yield chunks
-    finally:
-        with suppress(AttributeError):
-            await chunks.aclose()  # type: ignore[attr-defined]
+        members = ((f"{head}/{p.relative_to(top).as_posix()}", p) for p in _files_below(top))
+        async with aclosing(Pulled(archive((n, file_body(p)) for n, p in members))) as body:
+            yield body
 
 
 def _read(document: Path) -> bytes:

@@ -79,9 +79,11 @@ class XnatSource:
         relabel: Mapping[str, str] | None = None,
         provenance: Mapping[str, str] | None = None,
         users: bool = False,
+        selection: Selection | None = None,
     ) -> None:
         """`relabel` has new labels by `subject/OLD` and `session/OLD`. With `provenance` every
         session gets a file that says where it comes from, with these facts of the run in it.
+        `selection` is needed where units are described that another process has listed.
         """
         self.name = name or xnat.url
         self._xnat = xnat
@@ -95,7 +97,7 @@ class XnatSource:
         self._relabel = relabel or {}
         self._provenance = provenance
         self._users = users
-        self._selection = Selection(target)
+        self._selection = selection or Selection(target)
 
     # --- units ---------------------------------------------------------------------------------
 
@@ -215,7 +217,8 @@ class XnatSource:
         foreign = owner and owner != unit.ref.project and self._shared_in != "copy"
         if kind == "subject" and foreign:
             return self._not_owned(unit, owner, detail.session.label, detail.shares)
-        catalogue = Catalogue(await self._xnat.list_files(unit.ref))
+        # A document without resources is what most have: there is nothing to list then.
+        files = await self._xnat.list_files(unit.ref) if detail.resources else []
         document = Item(
             key=key,
             kind="document",
@@ -228,7 +231,7 @@ class XnatSource:
         )
         documents = [document, *_shares(unit, detail.shares, "")] if self._metadata else []
         documents += self._as_json(documents)
-        return self._filled(unit, documents, catalogue, detail.resources)
+        return self._filled(unit, documents, Catalogue(files), detail.resources)
 
     def _origin(self, unit: Unit, detail: SessionDetail) -> str:
         """Where a session comes from, as JSON. Kept from the first run on, so that it stays."""

@@ -1,0 +1,604 @@
+"""The dispatcher that hands units to workers of a Dask cluster, and alone keeps the account.
+
+1. `opened`: every worker says who it is and opens both ends; whatever keeps one from working is an
+   error that names its host;
+2. `run`: a unit is leased to one worker under a token, as one task that no other worker may take.
+   When that worker is lost, the unit is leased again, with what is known of it by then; whatever
+   arrives under an old token is not looked at;
+3. what a worker wants to remember is written here, into the one state store;
+4. the gates of the run are the budget of each host: workers hold shares of it and report what they
+   saw, and only here is it decided whether the budget grows. A worker without a share gets no unit;
+5. every beat: who came, who went, shares, and renewed leases.
+
+Orders and results travel in small batches: a task of its own for each costs Dask 10 ms, a batch of
+ten 20.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from statistics import median
+from typing import Any
+from uuid import uuid4
+
+import anyio
+from distributed import Client, Future
+
+from xnatctl.engine.events import Note
+from xnatctl.engine.life import Means, failed
+from xnatctl.engine.limits import Sample
+from xnatctl.engine.pace import Pace
+from xnatctl.engine.types import Unit, UnitOutcome
+from xnatctl.errors import Unreachable, XnatctlError, words
+
+from .wire import (
+    Ask,
+    Ends,
+    Hello,
+    Job,
+    Joined,
+    Letter,
+    News,
+    Order,
+    Result,
+    Timing,
+    packed,
+    unpacked,
+    versions,
+)
+from .worker import hello, join, leave, run_order, tell
+
+MOST_LEASES = 4
+"""A unit that took so many workers down is given up; it may be what kills them."""
+BATCH_S = 0.005
+
+
+@dataclass(eq=False, slots=True)
+class Member:
+    """A worker as the coordinator sees it. `shares` and `held` are of the source's gate and the
+    sink's.
+    """
+
+    number: int
+    address: str
+    host: str
+    seat: str
+    places: int
+    heard: float
+    leases: dict[str, Lease] = field(default_factory=dict)
+    shares: tuple[int, int] = (0, 0)
+    held: tuple[int, int] = (0, 0)
+    peaks: tuple[int, int] = (0, 0)
+
+
+@dataclass(eq=False, slots=True)
+class Lease:
+    """A unit in the hands of a worker, until its result came or the worker is lost."""
+
+    token: str
+    member: Member
+    order: bytes = b""
+    future: Future | None = None
+    ended: anyio.Event = field(default_factory=anyio.Event)
+    result: Result | None = None
+    why_lost: str = ""
+
+    def end(self, result: Result | None = None, *, why_lost: str = "") -> None:
+        if not self.ended.is_set():
+            self.result, self.why_lost = result, why_lost
+            self.ended.set()
+
+
+class Coordinator:
+    """A dispatcher for one run; `slots` units are in the hands of workers at once."""
+
+    def __init__(
+        self,
+        client: Client,
+        ends: Ends,
+        *,
+        slots: int,
+        timing: Timing,
+        pace: Pace | None = None,
+        is_local: bool = False,
+    ) -> None:
+        self.slots = slots
+        self._client = client
+        self._ends = ends
+        self._timing = timing
+        self._pace = pace
+        self._is_local = is_local
+        self._means: Means
+        self._job: Job
+        self._service: asyncio.Task[None]
+        self._members: dict[str, Member] = {}
+        self._numbers = count()
+        self._joining: set[str] = set()
+        self._refused: set[str] = set()
+        self._outbox: list[Lease] = []
+        self._finished: list[Lease] = []
+        self._asks: list[tuple[Member, Ask]] = []
+        self._samples: dict[str, tuple[Sample, Sample]] = {}
+        self._mail = asyncio.Event()
+        self._freed = asyncio.Event()
+        self._again = 0
+
+    # --- a run's beginning and end -------------------------------------------------------------
+
+    @asynccontextmanager
+    async def opened(self, means: Means) -> AsyncIterator[None]:
+        self._means = means
+        self._job = Job(
+            means.id,
+            means.pair,
+            means.options,
+            self._ends,
+            self._timing,
+            self._pace,
+            self._is_local,
+        )
+        self._client.subscribe_topic(self._job.topic, self._hear)
+        try:
+            await self._muster()
+            # Not a task of the run's: units that are called off need it until they have ended.
+            self._service = asyncio.create_task(self._serve(), name="xnatctl coordinator")
+            try:
+                yield
+            finally:
+                self._service.cancel()
+                # What ended it has been raised by `tend`.
+                await asyncio.wait([self._service])
+        finally:
+            with anyio.move_on_after(self._timing.closing_s, shield=True):
+                await self._client.run(leave, means.id, on_error="ignore")
+            self._client.unsubscribe_topic(self._job.topic)
+        if self._again:
+            self._say(f"{self._again} units were run again, because their worker was lost")
+
+    async def tend(self) -> None:
+        """Raises what ends the service, such as that no worker is left."""
+        await asyncio.shield(self._service)
+
+    async def _pass_on_stop(self) -> None:
+        stop = self._means.stop
+        await stop.asked.wait()
+        await self._tell_all(News(stop=(stop.why, stop.code)))
+
+    async def _muster(self) -> None:
+        """Have every worker join. Raises the first kind of trouble, naming all hosts that have
+        one.
+        """
+        try:
+            with anyio.fail_after(self._timing.arrive_s):
+                await self._client.wait_for_workers(1)
+        except TimeoutError:
+            raise Unreachable(
+                f"no worker has come to the scheduler at {self._client.scheduler.address}",
+                why=f"none within {self._timing.arrive_s:.0f} s",
+                hint="start workers, such as: dask worker SCHEDULER:8786",
+            ) from None
+        troubles = await self._take_in(await self._workers())
+        if troubles:
+            raise _summed(troubles, len(troubles) + len(self._members))
+        await self._share_out()
+
+    async def _workers(self) -> dict[str, dict[str, Any]]:
+        try:
+            identity = await self._client.scheduler.identity(n_workers=-1)
+        except OSError as error:
+            raise Unreachable("the scheduler does not answer any more", why=str(error)) from error
+        found: dict[str, dict[str, Any]] = identity["workers"]
+        return found
+
+    async def _take_in(self, workers: dict[str, dict[str, Any]]) -> list[tuple[str, XnatctlError]]:
+        """New members; or what keeps them out, with the name of the host."""
+        addresses = list(workers)
+        greetings = await self._client.run(hello, workers=addresses, on_error="return")
+        hosts = {one: f"{workers[one]['host']}" for one in addresses}
+        troubles = []
+        fit = []
+        for address, greeting in greetings.items():
+            if isinstance(greeting, Hello):
+                hosts[address] = f"{greeting.host} ({workers[address]['host']})"
+                if trouble := _mismatch(greeting):
+                    troubles.append((hosts[address], trouble))
+                else:
+                    fit.append(address)
+            else:
+                troubles.append((hosts[address], _absent(greeting)))
+        answers = {}
+        if fit:
+            answers = await self._client.run(
+                join, packed(self._job), workers=fit, on_error="return"
+            )
+        for address, answer in answers.items():
+            if isinstance(answer, Joined):
+                self._members[address] = Member(
+                    number=next(self._numbers),
+                    address=address,
+                    host=hosts[address],
+                    seat=answer.seat,
+                    places=int(workers[address]["nthreads"]),
+                    heard=anyio.current_time(),
+                )
+            else:
+                known = answer if isinstance(answer, XnatctlError) else _absent(answer)
+                troubles.append((hosts[address], known))
+        return troubles
+
+    # --- units ---------------------------------------------------------------------------------
+
+    async def run(self, unit: Unit) -> UnitOutcome:
+        why = ""
+        for _ in range(MOST_LEASES):
+            lease = await self._leased()
+            try:
+                known = await self._means.state.known(self._means.pair, unit.key)
+                lease.order = packed(Order(lease.member.seat, lease.token, unit, known))
+                self._outbox.append(lease)
+                self._mail.set()
+                try:
+                    await lease.ended.wait()
+                except BaseException:
+                    await self._call_off(lease)
+                    raise
+            finally:
+                self._give_back(lease)
+            if lease.result is not None:
+                await self._remember(lease.result)
+                if lease.result.outcome is not None:
+                    return lease.result.outcome
+            why = lease.why_lost or f"{lease.member.host} did not hear of us for too long"
+            self._again += 1
+            self._say(f"{unit.key}: {why}; it is run again", level="warning")
+        lost = Unreachable(f"{unit.key} was lost with {MOST_LEASES} workers", why=why)
+        return failed(unit, lost)
+
+    async def _leased(self) -> Lease:
+        """A place at a worker that has a share of both budgets."""
+        while (member := self._pick()) is None:
+            self._freed.clear()
+            await self._freed.wait()
+        lease = Lease(uuid4().hex, member)
+        member.leases[lease.token] = lease
+        return lease
+
+    def _pick(self) -> Member | None:
+        busy = sum(1 for one in self._members.values() if one.leases)
+        most = self._most_at_work()
+        if busy > most:
+            return None  # the budget has shrunk: those who wait for a share come first
+        able = [
+            one
+            for one in self._members.values()
+            if min(one.shares) and len(one.leases) < one.places and (one.leases or busy < most)
+        ]
+        return min(able, key=lambda one: len(one.leases) / min(one.shares), default=None)
+
+    def _most_at_work(self) -> int:
+        limits = self._means.limits
+        return min(len(self._members), limits.source.limit, limits.sink.limit)
+
+    def _give_back(self, lease: Lease) -> None:
+        lease.member.leases.pop(lease.token, None)
+        if lease in self._outbox:
+            self._outbox.remove(lease)
+        lease.future = None
+        self._freed.set()
+
+    async def _call_off(self, lease: Lease) -> None:
+        """Have the worker end the unit as a cancelled one ends, and remember what it left."""
+        with anyio.move_on_after(self._timing.closing_s, shield=True):
+            await self._tell(lease.member, News(call_off=(lease.token,)))
+            await lease.ended.wait()
+            if lease.result is not None:
+                await self._remember(lease.result)
+
+    async def _remember(self, result: Result) -> None:
+        with anyio.CancelScope(shield=True):
+            for call in result.calls:
+                method = getattr(self._means.state, call.method)
+                await method(self._means.pair, *call.args, **call.named)
+
+    # --- the service ---------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._carry_mail, tasks)
+            tasks.start_soon(self._beat)
+            tasks.start_soon(self._pass_on_stop)
+
+    async def _carry_mail(self, tasks: anyio.abc.TaskGroup) -> None:
+        while True:
+            await self._mail.wait()
+            await anyio.sleep(BATCH_S)
+            self._mail.clear()
+            self._send_orders()
+            if self._finished:
+                done, self._finished = self._finished, []
+                tasks.start_soon(self._collect, done)
+            if self._asks:
+                asks, self._asks = self._asks, []
+                tasks.start_soon(self._answer, asks)
+
+    def _send_orders(self) -> None:
+        call = asyncio.get_running_loop().call_soon_threadsafe
+        batches = defaultdict(list)
+        for lease in self._outbox:
+            batches[lease.member.address].append(lease)
+        self._outbox = []
+        for address, leases in batches.items():
+            futures = self._client.map(
+                partial(run_order, self._job.run),
+                [lease.order for lease in leases],
+                key=[f"xnatctl-{lease.token}" for lease in leases],
+                workers=[address],
+                allow_other_workers=False,
+                pure=False,
+                retries=0,
+            )
+            for lease, future in zip(leases, futures, strict=True):
+                lease.order, lease.future = b"", future
+                # Dask calls back from a thread of its own.
+                future.add_done_callback(lambda _, lease=lease: call(self._note_end, lease))
+
+    def _note_end(self, lease: Lease) -> None:
+        self._finished.append(lease)
+        self._mail.set()
+
+    async def _collect(self, leases: list[Lease]) -> None:
+        """Fetch the results of tasks that have ended, all at once."""
+        whole = []
+        for lease in leases:
+            if lease.future is None or lease.ended.is_set():
+                continue
+            if lease.future.status == "finished":
+                whole.append(lease)
+            else:
+                lease.end(why_lost=f"the worker at {lease.member.host} was lost")
+        futures = [lease.future for lease in whole]
+        found = await self._client.gather(futures, errors="skip", direct=False) if futures else []
+        if len(found) == len(whole):
+            for lease, data in zip(whole, found, strict=True):
+                lease.end(unpacked(data))
+            return
+        for lease in whole:
+            lease.end(why_lost=f"the worker at {lease.member.host} was lost with its result")
+
+    def _hear(self, event: tuple[float, bytes]) -> None:
+        """A letter arrived; one from a worker that was given up is not opened further."""
+        letter: Letter = unpacked(event[1])
+        member = next((m for m in self._members.values() if m.seat == letter.seat), None)
+        if member is None:
+            return
+        for one in letter.events:
+            self._means.bus.emit(one)
+        if letter.samples is not None:
+            self._samples[member.address] = letter.samples
+        if letter.asks:
+            self._asks += [(member, ask) for ask in letter.asks]
+            self._mail.set()
+
+    async def _answer(self, asks: list[tuple[Member, Ask]]) -> None:
+        async def one(member: Member, ask: Ask) -> None:
+            error: XnatctlError | None = None
+            if ask.token not in member.leases:
+                error = XnatctlError("the unit was given to another worker")
+            else:
+                try:
+                    await self._remember(Result(None, (ask.call,)))
+                except XnatctlError as fault:
+                    error = fault
+            answers[member].append((ask.number, error))
+
+        answers: dict[Member, list[tuple[int, XnatctlError | None]]] = defaultdict(list)
+        async with anyio.create_task_group() as tasks:
+            for member, ask in asks:
+                tasks.start_soon(one, member, ask)
+        async with anyio.create_task_group() as tasks:
+            for member, mine in answers.items():
+                tasks.start_soon(self._tell, member, News(answers=tuple(mine)))
+
+    # --- every beat ----------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        alone_since = told = anyio.current_time()
+        async with anyio.create_task_group() as tasks:
+            while True:
+                await anyio.sleep(self._timing.beat_s)
+                now = anyio.current_time()
+                workers = await self._workers()
+                self._drop_lost(workers, now)
+                for address in workers.keys() - self._members.keys():
+                    if address not in self._joining | self._refused:
+                        tasks.start_soon(self._welcome, address, workers[address])
+                if self._members:
+                    alone_since = now
+                elif now - alone_since > self._timing.arrive_s:
+                    raise Unreachable(
+                        "no worker is left",
+                        why=f"none has come for {self._timing.arrive_s:.0f} s",
+                    )
+                self._absorb()
+                await self._share_out()
+                if now - told >= self._timing.lease_s / 6:
+                    told = now
+                    tasks.start_soon(self._tell_all, News(rate=self._rate()))
+
+    def _drop_lost(self, workers: Iterable[str], now: float) -> None:
+        """Members that are gone, or whose lease has run out without an answer."""
+        patience = 1.25 * self._timing.lease_s
+        for member in list(self._members.values()):
+            if member.address not in workers:
+                self._drop(member, f"the worker at {member.host} was lost")
+            elif now - member.heard > patience:
+                self._drop(member, f"the worker at {member.host} has not answered for too long")
+
+    def _drop(self, member: Member, why: str) -> None:
+        del self._members[member.address]
+        self._samples.pop(member.address, None)
+        for lease in member.leases.values():
+            if lease.future is not None:
+                lease.future.release()
+            lease.end(why_lost=why)
+        self._say(f"{why}: {len(self._members)} are left", level="warning")
+
+    async def _welcome(self, address: str, facts: dict[str, Any]) -> None:
+        """A worker that came later, or came back."""
+        self._joining.add(address)
+        try:
+            with anyio.move_on_after(3 * self._timing.answer_s):
+                troubles = await self._take_in({address: facts})
+                for host, error in troubles:
+                    self._refused.add(address)
+                    self._say(f"the worker at {host} is of no use: {words(error)}", level="warning")
+        finally:
+            self._joining.discard(address)
+
+    def _absorb(self) -> None:
+        """What workers saw since the last beat goes to the gates, as of one host's clients."""
+        if not self._samples:
+            return
+        for address, (source, sink) in self._samples.items():
+            self._members[address].peaks = (source.peak, sink.peak)
+        for end, gate in enumerate((self._means.limits.source, self._means.limits.sink)):
+            peak = sum(one.peaks[end] for one in self._members.values())
+            gate.absorb(_merged([one[end] for one in self._samples.values()], peak))
+        self._samples.clear()
+
+    async def _share_out(self) -> None:
+        """Bring the shares into line with the limits; never more in all than a limit allows.
+
+        What one gives up is handed on only when it is out of use there.
+        """
+        order = sorted(self._members.values(), key=lambda one: (not one.leases, one.number))
+        limits = (self._means.limits.source.limit, self._means.limits.sink.limit)
+        chosen = order[: self._most_at_work()]
+        parts = list(zip(*(_parts(limit, len(chosen)) for limit in limits), strict=True))
+        wanted = dict.fromkeys(order, (0, 0)) | dict(zip(chosen, parts, strict=True))
+        changing = [one for one in order if wanted[one] != one.shares or one.held > one.shares]
+        if not changing:
+            return
+        await self._give(
+            {one: _least(one.shares, wanted[one]) for one in changing},
+        )
+        free = [limits[end] - sum(_used(one, end) for one in order) for end in (0, 1)]
+        grown = {}
+        for one in chosen:
+            more = tuple(max(0, min(wanted[one][e] - one.shares[e], free[e])) for e in (0, 1))
+            if any(more):
+                free = [free[e] - more[e] for e in (0, 1)]
+                grown[one] = (one.shares[0] + more[0], one.shares[1] + more[1])
+        await self._give(grown)
+        self._freed.set()
+
+    async def _give(self, shares: dict[Member, tuple[int, int]]) -> None:
+        async def one(member: Member, mine: tuple[int, int]) -> None:
+            # Counted before it is told: what is under way may have arrived.
+            before, member.shares = member.shares, _most(member.shares, mine)
+            if await self._tell(member, News(shares=mine, rate=self._rate())):
+                member.shares = mine
+            else:
+                member.shares = _most(before, mine)
+
+        async with anyio.create_task_group() as tasks:
+            for member, mine in shares.items():
+                tasks.start_soon(one, member, mine)
+
+    def _rate(self) -> float:
+        """Each member's part of a cap of bytes a second."""
+        if self._pace is None or self._pace.rate is None or not self._members:
+            return 0.0
+        return self._pace.rate.bytes_per_s / len(self._members)
+
+    async def _tell_all(self, news: News) -> None:
+        async with anyio.create_task_group() as tasks:
+            for member in list(self._members.values()):
+                tasks.start_soon(self._tell, member, news)
+
+    async def _tell(self, member: Member, news: News) -> bool:
+        """Whether the worker has taken it in. One that has no post for the run any more is lost."""
+        answer = None
+        with anyio.move_on_after(self._timing.answer_s), suppress(OSError):
+            found = await self._client.run(
+                tell, self._job.run, packed(news), workers=[member.address], on_error="return"
+            )
+            answer = found.get(member.address)
+            if answer is None and self._members.get(member.address) is member:
+                self._drop(member, f"the worker at {member.host} has given up its units")
+        held = getattr(answer, "slots", None)
+        if held is None:
+            return False
+        member.heard, member.held = anyio.current_time(), held
+        return True
+
+    def _say(self, text: str, *, level: str = "info") -> None:
+        self._means.bus.emit(Note(text, level=level))
+
+
+def _merged(samples: list[Sample], peak: int) -> Sample:
+    firsts = [one.first_byte_s for one in samples if one.first_byte_s is not None]
+    return Sample(
+        seconds=max(one.seconds for one in samples),
+        bytes=sum(one.bytes for one in samples),
+        completions=sum(one.completions for one in samples),
+        refusals=sum(one.refusals for one in samples),
+        peak=peak,
+        first_byte_s=median(firsts) if firsts else None,
+        lag_s=median(one.lag_s for one in samples),
+    )
+
+
+def _parts(limit: int, among: int) -> list[int]:
+    each, more = divmod(limit, among) if among else (0, 0)
+    return [each + (number < more) for number in range(among)]
+
+
+def _least(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    return min(one[0], other[0]), min(one[1], other[1])
+
+
+def _most(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    return max(one[0], other[0]), max(one[1], other[1])
+
+
+def _used(member: Member, end: int) -> int:
+    return max(member.shares[end], member.held[end])
+
+
+def _mismatch(greeting: Hello) -> XnatctlError | None:
+    ours = versions()
+    differing = [
+        f"{name} {greeting.versions.get(name, 'missing')} there, {mine} here"
+        for name, mine in ours.items()
+        if greeting.versions.get(name) != mine
+    ]
+    if not differing:
+        return None
+    return XnatctlError(", ".join(differing), hint="install the same versions on every machine")
+
+
+def _absent(error: object) -> XnatctlError:
+    if isinstance(error, (ImportError, AttributeError)):
+        return XnatctlError(
+            f"xnatctl is missing there, or another version: {error}",
+            hint="pip install 'xnatctl[dask]' in the environment of every worker",
+        )
+    if isinstance(error, XnatctlError):
+        return error
+    return XnatctlError(words(error) if isinstance(error, BaseException) else str(error))
+
+
+def _summed(troubles: list[tuple[str, XnatctlError]], among: int) -> XnatctlError:
+    """One error for all, of the kind of the first."""
+    error = troubles[0][1]
+    told = [f"on {host}: {one}" for host, one in troubles]
+    error.message = f"{len(troubles)} of {among} workers cannot work"
+    error.why = "; ".join(told)
+    return error

@@ -1,0 +1,223 @@
+"""Where workers come from: `--cluster local:N`, `tcp://HOST:PORT`, `slurm:FILE.yaml` and its like.
+
+    local:4                processes of this machine, over TLS with a certificate made for the run
+    tcp://… or tls://…     a Dask scheduler that is there, with the workers it has
+    slurm:FILE.yaml        jobs of a batch system through dask-jobqueue; pbs, sge, lsf are others
+
+Certificates for the last two are those of Dask's own configuration (`distributed.comm.tls`).
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xnatctl.engine.pace import Pace
+from xnatctl.errors import ConfigError, MissingExtra, Unreachable, UsageError, words
+
+from .wire import Ends, Timing
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from .coordinator import Coordinator
+
+QUEUES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster"}
+HINT = "--cluster local:4, tcp://SCHEDULER:8786, or slurm:FILE.yaml (also pbs, sge, lsf)"
+CONNECT_S = 15.0
+
+_DASK = {
+    # Each order names its worker; moving it to another is for us to decide.
+    "distributed.scheduler.work-stealing": False,
+    "distributed.worker.profile.enabled": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.comm.timeouts.connect": f"{CONNECT_S:.0f}s",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What `--cluster` says: a kind, and a number, an address or the keys of a file."""
+
+    kind: str
+    count: int = 0
+    address: str = ""
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    jobs: int = 1
+    wait_s: float = 3600.0
+
+    @property
+    def is_local(self) -> bool:
+        return self.kind == "local"
+
+    @property
+    def expected(self) -> int:
+        """How many workers there will be, as far as it is known beforehand."""
+        return self.count or self.jobs * int(self.keys.get("processes", 1))
+
+
+def parse_spec(text: str) -> Spec:
+    """Raises UsageError, or ConfigError for a file that cannot be used."""
+    kind, _, rest = text.partition(":")
+    if kind == "local":
+        if not rest.isdigit() or not 1 <= int(rest) <= 256:
+            raise UsageError(f"--cluster {text} has no number of workers", hint="--cluster local:4")
+        return Spec("local", count=int(rest))
+    if kind in ("tcp", "tls"):
+        host, _, port = rest.removeprefix("//").rpartition(":")
+        if not host or not port.isdigit():
+            raise UsageError(
+                f"--cluster {text} is no address", hint=f"--cluster {kind}://SCHEDULER:8786"
+            )
+        return Spec(kind, address=text)
+    if kind in QUEUES:
+        return _read_queue(kind, Path(rest).expanduser())
+    raise UsageError(f"--cluster {text} is none of the known kinds", hint=HINT)
+
+
+def _read_queue(kind: str, path: Path) -> Spec:
+    import yaml
+
+    try:
+        raw = yaml.safe_load(path.read_text("utf-8"))
+        if not isinstance(raw, dict):
+            raise ValueError("it is no table of keys")
+        jobs, wait_s = int(raw.pop("jobs", 1)), float(raw.pop("wait", 3600))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"{path or '(no file)'} does not describe jobs for {kind}",
+            why=str(error).partition("\n")[0],
+            hint=f"--cluster {kind}:FILE.yaml with queue, cores, memory, walltime, jobs",
+        ) from error
+    return Spec(kind, keys=raw, jobs=jobs, wait_s=wait_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Workers to hand units to, for one run after the other."""
+
+    client: Client
+    spec: Spec
+    slots: int
+    timing: Timing
+
+    def dispatcher(self, ends: Ends, pace: Pace | None = None) -> Coordinator:
+        from .coordinator import Coordinator
+
+        return Coordinator(
+            self.client,
+            ends,
+            slots=self.slots,
+            timing=self.timing,
+            pace=pace,
+            is_local=self.spec.is_local,
+        )
+
+
+@asynccontextmanager
+async def open_crew(
+    spec: Spec,
+    *,
+    slots: int,
+    environ: Mapping[str, str] | None = None,
+    timing: Timing | None = None,
+) -> AsyncIterator[Crew]:
+    """Workers until the end of the block; `environ` is added to that of local ones.
+
+    Raises MissingExtra, ConfigError, Unreachable.
+    """
+    try:
+        import dask.config
+        import distributed
+    except ImportError as error:
+        raise MissingExtra(
+            "many machines need the package distributed",
+            why=str(error),
+            hint="pip install 'xnatctl[dask]'",
+        ) from error
+    for name in ("distributed", "tornado", "asyncio"):
+        # What matters to a user is told as notes of the run.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", message="Sending large graph")
+    timing = timing or Timing()
+    with dask.config.set(_DASK):
+        async with AsyncExitStack() as stack:
+            where: Any = spec.address
+            if spec.is_local:
+                where = await _local(stack, spec, slots=slots, environ=environ or {})
+            elif spec.kind in QUEUES:
+                where = await _queued(stack, spec)
+                timing = Timing(arrive_s=spec.wait_s)
+            try:
+                client = distributed.Client(
+                    where, asynchronous=True, set_as_default=False, timeout=CONNECT_S
+                )
+                await stack.enter_async_context(client)
+            except (OSError, TimeoutError, TypeError, ValueError) as error:
+                raise Unreachable(
+                    f"no Dask scheduler answers at {where}",
+                    why=words(error),
+                    hint="start one with `dask scheduler`; a tls:// address needs the certificates "
+                    "of distributed.comm.tls in Dask's configuration",
+                ) from error
+            yield Crew(client, spec, slots, timing)
+
+
+async def _local(
+    stack: AsyncExitStack, spec: Spec, *, slots: int, environ: Mapping[str, str]
+) -> Any:
+    from distributed import LocalCluster
+    from distributed.security import Security
+
+    try:
+        # Whoever can talk to a scheduler can run code as its user: not every user of this machine.
+        security = Security.temporary()
+    except ImportError as error:
+        raise MissingExtra(
+            "local workers need the package cryptography",
+            why="what goes between them is encrypted",
+            hint="pip install 'xnatctl[dask]'",
+        ) from error
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="xnatctl-workers-"))
+    cluster = LocalCluster(
+        n_workers=spec.count,
+        threads_per_worker=slots,
+        processes=True,
+        memory_limit=0,
+        host="127.0.0.1",
+        protocol="tls://",
+        security=security,
+        dashboard_address=None,
+        local_directory=folder,
+        env=dict(environ),
+        asynchronous=True,
+    )
+    return await stack.enter_async_context(cluster)
+
+
+async def _queued(stack: AsyncExitStack, spec: Spec) -> Any:
+    try:
+        import dask_jobqueue
+    except ImportError as error:
+        raise MissingExtra(
+            f"{spec.kind} needs the package dask-jobqueue",
+            why=str(error),
+            hint="pip install 'xnatctl[dask]'",
+        ) from error
+    try:
+        cluster = getattr(dask_jobqueue, QUEUES[spec.kind])(asynchronous=True, **spec.keys)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the file of --cluster {spec.kind} is not understood",
+            why=str(error).partition("\n")[0],
+            hint="its keys are those of dask-jobqueue, beside `jobs` and `wait`",
+        ) from error
+    await stack.enter_async_context(cluster)
+    cluster.scale(jobs=spec.jobs)
+    return cluster
