@@ -6,15 +6,16 @@ own store, never through the code that is tested.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xnatctl.endpoints.archive import ArchiveSink
-from xnatctl.endpoints.bundle import BundleSink, Origin
+from xnatctl.endpoints.bundle import BundleReader, BundleSink, Origin
 from xnatctl.endpoints.catalogue import container_key
-from xnatctl.endpoints.local import LocalSink, LocalSource
+from xnatctl.endpoints.local import LocalSink
 from xnatctl.endpoints.prearchive import PrearchiveSink
 from xnatctl.endpoints.xnat_source import XnatSource
 from xnatctl.engine.memory import MemorySink, MemorySource, md5
@@ -192,26 +193,51 @@ def session_key(box: Box, name: str) -> str:
 
 
 @asynccontextmanager
-async def local_source(folder: Path) -> AsyncIterator[SourceRig]:
+async def bundle_source(folder: Path) -> AsyncIterator[SourceRig]:
+    """An export as its reader finds it: documents, files, and a page of rows for each session."""
     root = folder / "in"
+    subject = root / "subjects" / "SUBJ"
+
+    def document(place: Path, kind: str, ident: str) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(
+            f'<xnat:{kind} xmlns:xnat="http://nrg.wustl.edu/xnat" ID="{ident}" label="{ident}"/>'
+        )
 
     def write(session: str, box: Box, name: str, body: bytes) -> None:
-        path = root / session / session_key(box, name)
+        path = subject / "sessions" / session / session_key(box, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)
+        rows = [
+            {
+                "path": one.relative_to(root).as_posix(),
+                "size": one.stat().st_size,
+                "md5": md5(one.read_bytes()),
+                "sha256": "",
+            }
+            for one in (subject / "sessions" / session / "resources").rglob("*")
+            if one.is_file()
+        ]
+        page = root / ".xnatctl/units/subjects/SUBJ/sessions" / f"{session}.jsonl"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text("".join(f"{json.dumps(row)}\n" for row in [{"state": "x"}, *rows]))
 
     def remove(session: str) -> None:
-        (root / session).rename(folder / f"removed-{session}")
+        (subject / "sessions" / session).rename(folder / f"removed-{session}")
 
+    document(root / "project.xml", "Project", "P")
+    document(subject / "subject.xml", "Subject", "SUBJ")
     for session, tree in TREE.items():
+        document(subject / "sessions" / session / "session.xml", "MRSession", session)
         for (box, name), body in tree.items():
             write(session, box, name, body)
+    source = XnatSource(BundleReader(root), target=Ref("P"))
     yield SourceRig(
-        source=LocalSource(root, target=Ref("P", subject="SUBJ")),
-        empty=LocalSource(folder / "missing", target=Ref("P")),
+        source=source,
+        empty=source,
         root=Selection(Ref("P")),
         key_of=session_key,
-        unit_of=str,
+        unit_of=lambda session: f"subjects/SUBJ/sessions/{session}",
         write=write,
         remove=remove,
     )
@@ -345,7 +371,7 @@ def _archive_rig(sandbox: Sandbox, sink: Sink) -> SinkRig:
 
 SOURCES: dict[str, Callable[[Path], AbstractAsyncContextManager[SourceRig]]] = {
     "memory": memory_source,
-    "local": local_source,
+    "bundle": bundle_source,
     "xnat": xnat_source,
 }
 SINKS: dict[str, Callable[[Path], AbstractAsyncContextManager[SinkRig]]] = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from tests.contract.rigs import BIG, ODD_NAMES, SOURCES, TREE, SourceRig
 from xnatctl.engine.memory import md5
 from xnatctl.engine.plan import zip_of
 from xnatctl.engine.types import Item, Selection, Unit
-from xnatctl.errors import NotFound, Vanished
+from xnatctl.errors import NotFound, Vanished, XnatctlError
 from xnatctl.model import Ref
 from xnatctl.zipstream import MemberData, MemberEnd, MemberStart, ZipReader
 
@@ -137,6 +139,21 @@ async def test_a_file_that_was_left_early_starts_again_at_its_first_byte(rig: So
         async for chunk in chunks:
             assert BIG.startswith(chunk)
             break
+
+    assert await read(rig, unit, item) == BIG
+
+
+async def test_a_body_may_be_left_while_a_task_waits_for_its_next_piece(rig: SourceRig) -> None:
+    unit = await rig.unit("S1")
+    item = item_of(rig, unit, "BIG", "body.bin")
+
+    async with rig.source.open(unit, item) as chunks:
+        await anext(chunks)
+        waiting = asyncio.ensure_future(anext(chunks))
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with suppress(asyncio.CancelledError, StopAsyncIteration, XnatctlError):
+        await waiting
 
     assert await read(rig, unit, item) == BIG
 

@@ -18,10 +18,10 @@ from xnatctl.endpoints.catalogue import (
     label_of,
     parse_key,
 )
-from xnatctl.endpoints.local import LocalSink, LocalSource, path_below, why_not
+from xnatctl.endpoints.local import LocalSink, path_below, why_not
 from xnatctl.engine.copy import proven_members
 from xnatctl.engine.memory import MemorySource, md5
-from xnatctl.engine.types import Item, Member, Selection, Unit
+from xnatctl.engine.types import Item, Member, Unit
 from xnatctl.errors import LocalFault, Unreachable
 from xnatctl.model import File, Ref
 from xnatctl.zipstream import Event as ZipEvent
@@ -322,35 +322,3 @@ async def test_a_digest_is_read_again_only_when_size_or_time_have_changed(tmp_pa
 
     path.write_bytes(b"other")
     assert (await sink.inventory(unit(one)))[one.key].digest == md5(b"other")
-
-
-# --- reading ---------------------------------------------------------------------------------
-
-
-async def test_a_folder_in_our_layout_is_read_with_the_place_of_every_file(tmp_path: Path) -> None:
-    keys = [
-        "resources/files/files/a",
-        "scans/3/resources/DICOM/files/1.dcm",
-        "scans/3%2Fb/resources/DICOM/files/1.part",
-        "assessors/QC/out/resources/PDF/files/a/b.pdf",
-    ]
-    for key in [*keys, "session.xml", "scans/3/resources/DICOM/files/.xnatctl-00.part"]:
-        path = tmp_path / "S1" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(key.encode())
-    source = LocalSource(tmp_path, target=REF)
-    (light,) = [one async for one in source.units(Selection(REF))]
-
-    found = await source.describe(light)
-
-    assert sorted(one.key for one in found.items) == sorted(keys)
-    places = {
-        one.key: (one.ref.level, one.ref.item, one.ref.side, one.ref.resource)
-        for one in found.containers
-    }
-    assert places == {
-        "resources/files": (None, None, None, "files"),
-        "scans/3/resources/DICOM": ("scans", "3", None, "DICOM"),
-        "scans/3%2Fb/resources/DICOM": ("scans", "3/b", None, "DICOM"),
-        "assessors/QC/out/resources/PDF": ("assessors", "QC", "out", "PDF"),
-    }

@@ -227,6 +227,14 @@ def _window(archive: tarfile.TarFile, one: tarfile.TarInfo) -> Callable[[], Bina
     return open_
 
 
+def file_body(path: Path) -> Body:
+    """A file under its whole path. Raises LocalFault."""
+    try:
+        return Body(str(path), path.stat().st_size, lambda: path.open("rb"))
+    except OSError as error:
+        raise LocalFault(f"{path} cannot be read", why=error.strerror or str(error)) from error
+
+
 # --- sending ---------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Folders as source and sink. The key of a body is its path below the unit's folder.
+"""Folders as a sink. The key of a body is its path below the unit's folder.
 
 A file is written beside its place as `.xnatctl-<16 hex>.part`, proven, synced, and renamed; folders
 are synced when a stage is sealed. So a file under its final name is whole, at any moment. Nothing
@@ -15,8 +15,8 @@ import os
 import secrets
 import stat
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -26,14 +26,10 @@ import anyio
 import anyio.to_thread
 
 from xnatctl.engine.ports import Chunks, Inventory
-from xnatctl.engine.types import Container, Item, Left, Selection, Stamp, Unit
-from xnatctl.errors import LocalFault, NotFound, Vanished
-from xnatctl.model import Ref
-from xnatctl.xnat.parse import digest_of
+from xnatctl.engine.types import Item, Left, Stamp, Unit
+from xnatctl.errors import LocalFault
 from xnatctl.zipstream import Event as ZipEvent
-from xnatctl.zipstream import MemberData, MemberEnd, MemberStart, ZipWriter, crc32
-
-from .catalogue import label_of, parse_key
+from xnatctl.zipstream import MemberData, MemberEnd, MemberStart
 
 BLOCK = 1024 * 1024
 BATCH_FILES = 64
@@ -267,66 +263,7 @@ class LocalSink:
         """Nothing half written stays: part files are removed where they were made."""
 
 
-class LocalSource:
-    """Reads units from folders below `root`, one a folder, in the layout that `LocalSink`
-    writes.
-    """
-
-    def __init__(self, root: Path, *, target: Ref) -> None:
-        self.name = f"file://{root.absolute()}"
-        self._root = root
-        self._target = target
-
-    async def units(self, selection: Selection) -> AsyncIterator[Unit]:
-        names = await anyio.to_thread.run_sync(_folders_in, self._root)
-        for name in names:
-            target = replace(self._target, session=name)
-            yield Unit(key=name, kind="session", ref=target, target=target, label=name)
-
-    async def describe(self, unit: Unit) -> Unit:
-        rows = await anyio.to_thread.run_sync(_read_tree, self._root / unit.key)
-        items, containers = [], {}
-        for key, size, digest in rows:
-            parts = parse_key(key)
-            if parts is None:
-                continue
-            lane, (level, item, side), path = parts
-            ref = replace(unit.ref, level=level, item=item, side=side, resource=label_of(lane))
-            containers[lane] = Container(lane, ref)
-            items.append(
-                Item(
-                    key=key,
-                    kind="file",
-                    lane=lane,
-                    ref=ref,
-                    path=path,
-                    size=size,
-                    digest=digest,
-                )
-            )
-        return replace(
-            unit,
-            items=tuple(items),
-            containers=tuple(containers.values()),
-            fingerprint=digest_of(*(f"{key}\t{size}\t{digest}" for key, size, digest in rows)),
-        )
-
-    @asynccontextmanager
-    async def open(self, unit: Unit, item: Item) -> AsyncIterator[Chunks]:
-        folder = self._root / unit.key
-        if item.kind == "file":
-            body = read_blocks(path_below(folder, item.key))
-        else:
-            body = zip_of_files([(one.path, path_below(folder, one.key)) for one in item.members])
-        async with aclosing(body):
-            yield body
-
-    def member_path(self, item: Item, name: str) -> str:
-        return name
-
-
-# --- files, asynchronously
-# -------------------------------------------------------------------------
+# --- files, asynchronously ---------------------------------------------------------------------
 
 
 @asynccontextmanager
@@ -404,37 +341,7 @@ async def _rest_of_member(
             yield bytes(event.plain)
 
 
-async def read_blocks(path: Path) -> AsyncGenerator[bytes, None]:
-    try:
-        async with aiofiles.open(path, "rb", buffering=0) as file:
-            while block := await file.read(BLOCK):
-                yield block
-    except FileNotFoundError as error:
-        raise Vanished(f"{path} is gone") from error
-    except OSError as error:
-        raise LocalFault(f"{path} cannot be read", why=error.strerror or str(error)) from error
-
-
-async def zip_of_files(paths: list[tuple[str, Path]]) -> AsyncGenerator[bytes, None]:
-    """A stored archive, each file read twice: its CRC must stand before it."""
-    writer = ZipWriter()
-    for name, path in paths:
-        crc = size = 0
-        async for block in read_blocks(path):
-            crc = crc32(block, crc)
-            size += len(block)
-        yield writer.start(name, crc=crc, size=size)
-        async with aclosing(read_blocks(path)) as blocks:
-            async for block in blocks:
-                writer.note(len(block))
-                yield block
-        if after := writer.end(crc, size):
-            yield after
-    yield writer.finish()
-
-
-# --- files, on a thread
-# ----------------------------------------------------------------------------
+# --- files, on a thread ------------------------------------------------------------------------
 
 
 def _make_folders(folder: Path) -> None:
@@ -505,26 +412,4 @@ def _hash_all(files: list[FileStamp], sha256: bool = False) -> list[Written]:
             while block := file.read(BLOCK):
                 hashes.update(block)
         rows.append(Written(path, size, mtime_ns, hashes.digest, hashes.sha256))
-    return rows
-
-
-def _folders_in(root: Path) -> list[str]:
-    if not root.is_dir():
-        raise NotFound(f"no folder {root}")
-    return sorted(one.name for one in root.iterdir() if one.is_dir())
-
-
-def _is_part(name: str) -> bool:
-    return name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX)
-
-
-def _read_tree(folder: Path) -> list[tuple[str, int, str]]:
-    if not folder.is_dir():
-        raise Vanished(f"{folder} is gone")
-    rows = []
-    for path in sorted(folder.rglob("*")):
-        key = path.relative_to(folder).as_posix()
-        if path.is_file() and not _is_part(path.name):
-            (row,) = _hash_all([(str(path), path.stat().st_size, 0)])
-            rows.append((key, row.size, row.digest))
     return rows

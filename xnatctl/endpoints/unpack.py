@@ -7,7 +7,7 @@ session; where the zip lies in a folder of that name, it is left out.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +20,9 @@ from xnatctl.engine.types import Container, Item, Selection, Unit
 from xnatctl.errors import NotFound
 from xnatctl.model import Ref
 from xnatctl.xnat.parse import digest_of
-from xnatctl.zipstream import MemberEnd, ZipReader
+from xnatctl.zipstream import MemberData, MemberEnd, MemberStart, ZipReader
 
-from .local import BLOCK, read_blocks
+from .bodies import Pulled, blocks, file_body
 
 LANE = "archive"
 
@@ -78,9 +78,9 @@ class ZipSource:
     @asynccontextmanager
     async def open(self, unit: Unit, item: Item) -> AsyncIterator[Chunks]:
         path = self._root / unit.key
-        chunks = read_blocks(path) if item.kind == "zip" else _member(path, item)
-        async with aclosing(chunks):
-            yield chunks
+        chunks = blocks(file_body(path)) if item.kind == "zip" else _member(path, item)
+        async with aclosing(Pulled(chunks)) as body:
+            yield body
 
     def member_path(self, item: Item, name: str) -> str:
         return name.removeprefix(_wrapper(self._root / item.ref.project))
@@ -91,25 +91,28 @@ def _wrapper(path: Path) -> str:
     return f"{path.parent.absolute().name}/"
 
 
-async def _member(path: Path, item: Item) -> AsyncGenerator[bytes, None]:
+def _member(path: Path, item: Item) -> Generator[bytes, None, None]:
     """One member of an archive, for what has to be written again alone."""
     reader = ZipReader()
     current = ""
-    async with aclosing(read_blocks(path)) as blocks:
-        async for block in blocks:
-            for event in reader.feed(block):
-                name = getattr(event, "name", None)
-                current = current if name is None else name
-                plain = getattr(event, "plain", None)
-                if plain and current in (item.path, _wrapper(path) + item.path):
-                    yield bytes(plain)
+    for block in blocks(file_body(path)):
+        for event in reader.feed(block):
+            if isinstance(event, MemberStart):
+                current = event.name
+            elif isinstance(event, MemberData) and current in (
+                item.path,
+                _wrapper(path) + item.path,
+            ):
+                yield bytes(event.plain)
 
 
 def _members(path: Path) -> list[MemberEnd]:
     reader = ZipReader(digest=True)
-    with path.open("rb") as file:
-        found = []
-        while block := file.read(BLOCK):
-            found += [event for event in reader.feed(block) if isinstance(event, MemberEnd)]
+    found = [
+        event
+        for block in blocks(file_body(path))
+        for event in reader.feed(block)
+        if isinstance(event, MemberEnd)
+    ]
     reader.close()
     return found
