@@ -64,6 +64,15 @@ async def carry_out(
     return code
 
 
+async def planned(app: App, action: str, target: str, detail: str = "") -> int:
+    """The plan of a single change, for a command that has its own way of making it."""
+
+    async def nothing() -> None:
+        return None
+
+    return await carry_out(app, [Change(action, target, nothing, detail)], dry_run=True)
+
+
 async def _carried_out(app: App, changes: Sequence[Change]) -> tuple[list[Row], int]:
     rows: list[Row] = []
     code = 0

@@ -10,6 +10,7 @@ import asyncclick as click
 
 from xnatctl.errors import ConfigError, Conflict, LocalFault, UsageError, XnatctlError
 
+from .changes import Change, carry_out
 from .group import Group, option
 from .options import CONNECTION, dry_run_option, read_secret, yes_option
 
@@ -174,7 +175,7 @@ async def add_profile(
 @click.argument("name")
 @yes_option
 @dry_run_option
-async def remove_profile(app: App, *, name: str, yes: bool, dry_run: bool) -> None:
+async def remove_profile(app: App, *, name: str, yes: bool, dry_run: bool) -> int:
     """Remove a profile; not the default one.
 
     \b
@@ -188,14 +189,15 @@ async def remove_profile(app: App, *, name: str, yes: bool, dry_run: bool) -> No
             f"{name!r} is the default profile and was not removed",
             hint="xnatctl config use-context OTHER",
         )
-    if dry_run:
-        app.console.say(f"Would remove profile {name!r} ({known.profiles[name].url})")
-        return
-    if not yes:
-        app.console.confirm(f"Remove profile {name!r} ({known.profiles[name].url})?")
-    changed.save()
-    app.logins.forget(known.profiles[name].url)
-    app.console.say(f"Profile {name!r} removed")
+    url = known.profiles[name].url
+
+    async def do() -> None:
+        changed.save()
+        app.logins.forget(url)
+
+    change = Change("remove", f"profile {name}", do, url)
+    question = f"Remove profile {name!r}?"
+    return await carry_out(app, [change], question=question, yes=yes, dry_run=dry_run)
 
 
 @config.command("use-context")

@@ -150,6 +150,7 @@ async def _session(xnat: Xnat, edits: Edits, found: Session, project: str | None
 @project_option
 @subject_option
 @option(
+    "-s",
     "--scans",
     metavar="IDS",
     multiple=True,

@@ -10,6 +10,7 @@ A decorator here gathers its options into one record, so a command's function ha
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,23 @@ if TYPE_CHECKING:
 
 Function = Any  # a command function; click wraps it in ways that no signature can say
 
+
+class Span(click.ParamType[float]):
+    """A duration in seconds, typed as `30`, `30s`, `5m`, `2h` or `1d`."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(value).strip().lower())
+        if found is None:
+            self.fail(f"{value!r} is no duration such as 30s, 5m or 2h", param, ctx)
+        return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+
+
 NATURAL = click.IntRange(min=0)
+SPAN = Span()
 SELECTION, OUTPUT, CONNECTION, TRANSFER = "Selection", "Output", "Connection", "Transfer"
 
 

@@ -10,10 +10,17 @@ import asyncclick as click
 
 from xnatctl.errors import Incomplete, NotFound, PermissionDenied, Refused, UsageError
 
-from .changes import Change, carry_out
+from .changes import Change, carry_out, planned
 from .group import Group, option
 from .lookup import find_session, missing
-from .options import SELECTION, dry_run_option, list_options, project_option, yes_option
+from .options import (
+    SELECTION,
+    SPAN,
+    dry_run_option,
+    list_options,
+    project_option,
+    yes_option,
+)
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -113,7 +120,7 @@ class RunPipeline:
 @project_option
 @option("--param", "params", metavar="NAME=VALUE", multiple=True, help="A parameter of it.")
 @option("--wait", is_flag=True, help="Wait until it has ended; fail if it failed.")
-@option("--timeout", type=float, default=3600, show_default=True, help="Seconds to wait at most.")
+@option("--timeout", type=SPAN, metavar="5m", default="1h", help="How long.  [default: 1h]")
 @dry_run_option
 async def run(
     app: App,
@@ -151,7 +158,8 @@ async def run_run(app: App, wanted: RunPipeline) -> int:
         wrapper = await _choose(pipelines, found.project, wanted.name)
         if wanted.dry_run:
             what = "container" if wrapper else "pipeline"
-            return await _planned(app, f"{what} {wanted.name}", f"on {found.label} ({found.id})")
+            detail = f"on {found.label} ({found.id})"
+            return await planned(app, "run", f"{what} {wanted.name}", detail)
         app.console.say(f"Starting {wanted.name} on {found.label} …")
         if wrapper is not None:
             result: Any = await pipelines.launch(found.project, wrapper, found.id, params)
@@ -176,13 +184,6 @@ async def run_run(app: App, wanted: RunPipeline) -> int:
     app.console.say(f"{wanted.name}: {ended.status if ended else 'submitted'}")
     app.console.record(document, key="job_id")
     return int(not good)
-
-
-async def _planned(app: App, target: str, detail: str) -> int:
-    async def nothing() -> None:
-        return None
-
-    return await carry_out(app, [Change("run", target, nothing, detail)], dry_run=True)
 
 
 async def _choose(pipelines: Pipelines, project: str, name: str) -> Wrapper | None:
@@ -261,7 +262,13 @@ async def _watch(app: App, pipelines: Pipelines, job: str, interval: float) -> J
 @pipeline.command("status")
 @click.argument("job_id", metavar="JOB")
 @option("--watch", is_flag=True, help="Go on until it has ended; fail if it failed.")
-@option("--interval", type=float, default=30, show_default=True, help="Seconds between two looks.")
+@option(
+    "--interval",
+    type=SPAN,
+    metavar="5m",
+    default="30s",
+    help="Time between two looks.  [default: 30s]",
+)
 async def status(app: App, *, job_id: str, watch: bool, interval: float) -> int:
     """Show how far a job is.
 
@@ -308,12 +315,14 @@ async def status(app: App, *, job_id: str, watch: bool, interval: float) -> int:
 )
 @project_option
 @option("--status", metavar="WORD", group=SELECTION, help="Those in one state, such as Running.")
+@option("-e", "old_session", hidden=True)
 @option("-s", "old_status", hidden=True)
 @list_options
 async def jobs(
     app: App,
     *,
     session: str | None,
+    old_session: str | None,
     project: str | None,
     status: str | None,
     old_status: str | None,
@@ -331,8 +340,8 @@ async def jobs(
 
     async with app.xnat() as xnat:
         number = ""
-        if session:
-            number = (await find_session(app, xnat, session, project=project)).id
+        if named := session or old_session:
+            number = (await find_session(app, xnat, named, project=project)).id
         found = await Pipelines(xnat).jobs(
             experiment=number, project=project or "", status=status or old_status or ""
         )

@@ -10,9 +10,10 @@ import asyncclick as click
 
 from xnatctl.errors import Conflict
 
+from .changes import planned
 from .group import Group, Lazy, option
 from .lookup import missing
-from .options import list_options
+from .options import dry_run_option, list_options
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -122,6 +123,7 @@ async def run_show(app: App, project_id: str) -> None:
     help="Who may read it.",
 )
 @option("--exist-ok", is_flag=True, help="Succeed when the project exists already.")
+@dry_run_option
 async def create(
     app: App,
     *,
@@ -131,7 +133,8 @@ async def create(
     pi: str | None,
     accessibility: str,
     exist_ok: bool,
-) -> None:
+    dry_run: bool,
+) -> int:
     """Create a project; you become its owner.
 
     \b
@@ -139,8 +142,8 @@ async def create(
       xnatctl project create STUDY --name 'Ageing study' --pi Smith
       xnatctl project create STUDY --exist-ok
     """
-    options = Create(project_id, name, description, pi, accessibility, exist_ok)
-    await run_create(app, options)
+    options = Create(project_id, name, description, pi, accessibility, exist_ok, dry_run)
+    return await run_create(app, options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +154,10 @@ class Create:
     pi: str | None = None
     accessibility: str = "private"
     exist_ok: bool = False
+    dry_run: bool = False
 
 
-async def run_create(app: App, options: Create) -> None:
+async def run_create(app: App, options: Create) -> int:
     """Looks for the project first: a PUT of an existing one changes it and answers 200."""
     async with app.xnat() as xnat:
         known = await xnat.find_project(options.project)
@@ -162,6 +166,9 @@ async def run_create(app: App, options: Create) -> None:
                 f"project {options.project} exists already at {xnat.name}",
                 hint="add --exist-ok if that is what you want",
             )
+        if options.dry_run:
+            action = "create" if known is None else "keep"
+            return await planned(app, action, f"project {options.project}", options.accessibility)
         if known is None:
             await xnat.create_project(
                 options.project,
@@ -176,6 +183,7 @@ async def run_create(app: App, options: Create) -> None:
         app.console.document(
             {"success": True, "project": options.project, "created": known is None}
         )
+    return 0
 
 
 def _investigator(item: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import asyncclick as click
 
 from xnatctl.errors import BadReply, NotFound, UsageError
 
+from .changes import planned
 from .group import command, option
 from .options import (
     SELECTION,
@@ -300,9 +301,10 @@ async def delete(
     group=TRANSFER,
     help=f"What is done; may be repeated.  [default: {', '.join(USUAL)}]",
 )
+@dry_run_option
 async def refresh(
-    app: App, *, words: tuple[str, ...], where: Where, given: tuple[str, ...]
-) -> None:
+    app: App, *, words: tuple[str, ...], where: Where, given: tuple[str, ...], dry_run: bool
+) -> int:
     """Have the server look through the files of a resource and mend its catalog.
 
     \b
@@ -321,7 +323,10 @@ async def refresh(
             owner = await where.find(app, xnat, session)
             await _find(xnat, owner, label)
             uri = paths.resource(owner.in_resource(label)).replace("/data/", "/archive/", 1)
+        if dry_run:
+            return await planned(app, "refresh", uri, options)
         await xnat.refresh_catalog(uri, options=options)
     app.console.say(f"refreshed {uri} ({options})")
     if app.console.is_machine:
         app.console.document({"success": True, "uri": uri, "options": options.split(",")})
+    return 0

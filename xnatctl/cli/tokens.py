@@ -9,7 +9,7 @@ import asyncclick as click
 
 from xnatctl.errors import NotFound, Refused
 
-from .changes import Change, carry_out, named
+from .changes import Change, carry_out, named, planned
 from .group import Group
 from .options import dry_run_option, list_options, yes_option
 
@@ -22,7 +22,8 @@ token = Group("token", help="Alias tokens: a login for scripts that ends by itse
 
 
 @token.command("issue")
-async def issue(app: App) -> None:
+@dry_run_option
+async def issue(app: App, *, dry_run: bool) -> int:
     """Have the server make a token, and print it; its secret is shown this once.
 
     Scripts give the alias as user name and the secret as password, such as in XNAT_USER and
@@ -35,6 +36,8 @@ async def issue(app: App) -> None:
     from xnatctl.xnat.admin import Admin
 
     async with app.xnat() as xnat:
+        if dry_run:
+            return await planned(app, "issue", "token", f"for {await xnat.whoami()}")
         found = await Admin(xnat).issue_token()
     record = {
         "alias": found.get("alias"),
@@ -43,6 +46,7 @@ async def issue(app: App) -> None:
         "expires": _moment(found.get("estimatedExpirationTime")),
     }
     app.console.record(record, key="alias")
+    return 0
 
 
 @token.command("list")

@@ -11,8 +11,10 @@ from xnatctl.errors import UsageError
 
 from .changes import Change, batch_option, carry_out, named
 from .fallback import Fallback
+from .group import option
 from .lookup import find_session, missing
 from .options import (
+    SELECTION,
     dry_run_option,
     list_options,
     project_option,
@@ -22,6 +24,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
+    from xnatctl.model import Session
     from xnatctl.ui.shape import Shape
     from xnatctl.xnat.client import Xnat
     from xnatctl.xnat.edits import Edits
@@ -130,40 +133,57 @@ async def session_show(app: App, *, session: str, project: str | None, shape: Sh
 
 
 @session_vars.command("set")
-@session_option
+@option(
+    "-E",
+    "--experiment",
+    "session",
+    metavar="SESSION",
+    group=SELECTION,
+    help="Session: its accession ID, or its label together with -P.",
+)
 @click.argument("words", metavar="NAME=VALUE...", nargs=-1, required=True)
 @project_option
+@batch_option
 @yes_option
 @dry_run_option
 async def session_set(
     app: App,
     *,
-    session: str,
+    session: str | None,
     words: tuple[str, ...],
     project: str | None,
+    batch: str | None,
     yes: bool,
     dry_run: bool,
 ) -> int:
-    """Set custom variables of a session; others, visit and protocol stay as they are.
+    """Set custom variables of a session, or of all in a batch; all else stays as it is.
 
     \b
     Examples:
       xnatctl session vars set -P STUDY -E SUB001_MR1 rater=Kim --yes
+      xnatctl session vars set -P STUDY rater=Kim --batch sessions.txt --yes
     """
     from xnatctl.xnat.edits import Edits
 
-    names, values = _split(words)
-    if names:
-        raise UsageError(f"{names[0]!r} is not NAME=VALUE", hint="name the session with -E")
+    extra, values = _split(words)
+    if extra:
+        raise UsageError(f"{extra[0]!r} is not NAME=VALUE", hint="name the session with -E")
+    names = named([session] if session else [], batch, what="session")
     async with app.xnat() as xnat:
-        found = await find_session(app, xnat, session, project=project)
+        edits = Edits(xnat)
+        found = [await find_session(app, xnat, one, project=project) for one in names]
+        changes = [_session_change(edits, one, values) for one in found]
+        question = f"Set {_words(values)} of {', '.join(one.label for one in found[:5])}?"
+        return await carry_out(app, changes, question=question, yes=yes, dry_run=dry_run)
 
-        async def do() -> None:
-            await Edits(xnat).set_session_variables(found, values)
 
-        change = Change("set", f"session {found.label}", do, _words(values))
-        question = f"Set {_words(values)} of {found.label}?"
-        return await carry_out(app, [change], question=question, yes=yes, dry_run=dry_run)
+def _session_change(edits: Edits, session: Session, values: Mapping[str, str]) -> Change:
+    """XNAT clears visit and protocol on every change, so `edits` sets them again."""
+
+    async def do() -> None:
+        await edits.set_session_variables(session, values)
+
+    return Change("set", f"session {session.label}", do, _words(values))
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
