@@ -15,6 +15,7 @@ from xnatctl.model import File, Level, Ref, Scan, Session
 from xnatctl.xnat import metadata, paths
 from xnatctl.xnat.client import Xnat
 from xnatctl.xnat.parse import cell, digest_of
+from xnatctl.xnat.xmldoc import Document
 from xnatctl.zipstream import Event as ZipEvent
 
 from .catalogue import (
@@ -24,6 +25,7 @@ from .catalogue import (
     SETTINGS,
     SUBJECT_XML,
     Catalogue,
+    Place,
     container_key,
     document_key,
     label_of,
@@ -44,6 +46,8 @@ class Seat:
     scans: dict[str, str] = field(default_factory=dict)
     assessors: dict[str, str] = field(default_factory=dict)
     ensured: dict[str, Ref] = field(default_factory=dict)
+    is_new: bool = False
+    """Whether the last inventory found nothing of this label."""
 
 
 def _owner(ref: Ref) -> Ref:
@@ -73,7 +77,8 @@ class ArchiveSink:
 
     def seat(self, unit: Unit) -> Seat:
         if unit.key not in self._seats:
-            seat = Seat(session_id=unit.facts.get("session_id", ""))
+            there = unit.facts.get("session_id") or unit.target.session_id or ""
+            seat = Seat(session_id=there)
             for name, value in unit.facts.items():
                 what, _, source = name.partition(":")
                 if what == "scan":
@@ -98,14 +103,28 @@ class ArchiveSink:
 
     async def inventory(self, unit: Unit) -> Inventory:
         seat = self.seat(unit)
-        target = unit.target
         if unit.key == SETTINGS:
             return await self._settings_here(unit)
         try:
-            files = await self._xnat.list_files(target, deep=target.session is not None)
+            found = (await self.catalogue(unit)).inventory()
         except NotFound:
             seat.session_id = ""
+            seat.is_new = True
             return {}
+        seat.is_new = False
+        for key in (PROJECT_XML, SUBJECT_XML, SESSION_XML):
+            found[key] = Stamp()
+        for label in seat.assessors:
+            found[document_key(label)] = Stamp()
+        for name in unit.facts:
+            if name.startswith("share:"):
+                found[f"shares/{name.removeprefix('share:')}"] = Stamp()
+        return found | _incomplete(unit, found)
+
+    async def catalogue(self, unit: Unit) -> Catalogue:
+        """The files that are there, under the names that the source has for what they hang on."""
+        seat, target = self.seat(unit), unit.target
+        files = await self._xnat.list_files(target, deep=target.session is not None)
         for inputs in {_owner(one.ref) for one in unit.containers if one.ref.side == "in"}:
             files += await self._inputs(unit, inputs)
         names: dict[tuple[Level, str], str] = {}
@@ -115,15 +134,7 @@ class ArchiveSink:
             names["assessors", there] = label
         if any("/assessors/" in file.uri for file in files) and not seat.assessors:
             names.update(await self._assessor_names(files))
-        found = Catalogue(files, names).inventory()
-        for key in (PROJECT_XML, SUBJECT_XML, SESSION_XML):
-            found[key] = Stamp()
-        for label in seat.assessors:
-            found[document_key(label)] = Stamp()
-        for name in unit.facts:
-            if name.startswith("share:"):
-                found[f"shares/{name.removeprefix('share:')}"] = Stamp()
-        return found | _incomplete(unit, found)
+        return Catalogue(files, names)
 
     async def _settings_here(self, unit: Unit) -> Inventory:
         try:
@@ -142,8 +153,10 @@ class ArchiveSink:
 
     async def series(self, unit: Unit) -> dict[str, str]:
         """Series UIDs of the scans of a session that is there, by the key of their DICOM."""
-        found = await self.find_session(unit)
-        scans = await self._xnat.list_scans(found.id) if found is not None else []
+        session_id = self.seat(unit).session_id
+        if not session_id and (found := await self.find_session(unit)) is not None:
+            session_id = found.id
+        scans = await self._xnat.list_scans(session_id) if session_id else []
         return {container_key(("scans", one.id, None), "DICOM"): one.uid for one in scans}
 
     async def _assessor_names(self, files: list[File]) -> dict[tuple[Level, str], str]:
@@ -159,10 +172,14 @@ class ArchiveSink:
         if unit.key == PROJECT:
             await self._ensure_project(unit)
         elif unit.target.session is not None:
-            existing = await self.find_session(unit)
-            if existing is not None:
+            existing = None if seat.is_new else await self.find_session(unit)
+            if existing is None:
+                await self._remember(unit.key, {"made": "1"})
+            else:
                 seat.session_id = existing.id
                 await self._check_subject(unit, existing)
+        elif unit.kind == "subject" and seat.is_new:
+            await self._remember(unit.key, {"made": "1"})
 
     async def _ensure_project(self, unit: Unit) -> None:
         project = unit.target.project
@@ -232,7 +249,11 @@ class ArchiveSink:
             return
         if item.path == "subject":
             xml = metadata.for_subject(xml, project=target.project, label=target.subject or "")
-            await self._xnat.put_xml(paths.subject(target.project, target.subject or ""), xml)
+            path = paths.subject(target.project, target.subject or "")
+            facts = {"source_id": Document(item.body).root.get("ID", "")}
+            if subject_id := await self._xnat.put_xml(path, xml):
+                facts["subject_id"] = subject_id
+            await self._remember(unit.key, facts)
         elif item.path == "session":
             await self._put_session(unit, xml)
         elif item.path == "setting":
@@ -348,18 +369,22 @@ class ArchiveSink:
         return seat.ensured[lane]
 
     def _here(self, unit: Unit, container: Container) -> Ref:
-        seat, source = self.seat(unit), container.ref
-        item = source.item
-        if source.level == "scans" and item:
+        ref = container.ref
+        return self.at(unit, (ref.level, ref.item, ref.side), label_of(container.key))
+
+    def at(self, unit: Unit, place: Place, resource: str | None = None) -> Ref:
+        """Where something of the unit is on this server; the place is in the source's names."""
+        seat, (level, item, side) = self.seat(unit), place
+        if level == "scans" and item:
             item = seat.scans.get(item, item)
-        label = label_of(container.key)
+        session_id = seat.session_id
         return replace(
             unit.target,
-            session_id=seat.session_id or None,
-            level=source.level,
+            session_id=session_id or None,
+            level=level,
             item=item,
-            side=source.side,
-            resource=label,
+            side=side,
+            resource=resource,
         )
 
     async def seal(self, unit: Unit, stage: int) -> None:

@@ -141,8 +141,11 @@ class PrearchiveSink:
     # --- writing -------------------------------------------------------------------------------
 
     async def begin(self, unit: Unit) -> None:
-        await self._archive.begin(unit)
         importing = [item for item in unit.to_move if item.kind == "import"]
+        if importing:
+            # An import would merge with what came since the inventory: look once more.
+            self._archive.seat(unit).is_new = False
+        await self._archive.begin(unit)
         if importing:
             fresh = any(item.verdict is Verdict.COPY for item in importing)
             if fresh and self._archive.seat(unit).session_id:
