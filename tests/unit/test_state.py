@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import anyio
@@ -47,8 +47,9 @@ def line_of(process: subprocess.Popen[str]) -> str:
 
 async def test_a_run_is_shown_with_how_it_ended(tmp_path: Path) -> None:
     async with StateStore.open(tmp_path / "state.db") as store:
-        await store.begin_run("r1", "transfer", PAIR, "xnatctl project transfer")
-        (running,) = await store.runs()
+        with locked(store.locks, PAIR):
+            await store.begin_run("r1", "transfer", PAIR, "xnatctl project transfer")
+            (running,) = await store.runs()
         await store.end_run("r1", "done", {"files": 3})
         (ended,) = await store.runs()
 
@@ -72,10 +73,12 @@ async def test_a_run_that_never_ended_is_seen_as_interrupted_by_the_next(tmp_pat
     async with StateStore.open(tmp_path / "state.db") as store:
         await store.begin_run("dead", "transfer", PAIR, "")
         await store.begin_run("elsewhere", "transfer", OTHER, "")
-        await store.begin_run("next", "transfer", PAIR, "")
+        with locked(store.locks, OTHER):
+            await store.begin_run("next", "transfer", PAIR, "")
 
-        status = {run.id: run.status for run in await store.runs()}
-    assert status == {"dead": "interrupted", "elsewhere": "running", "next": "running"}
+            status = {run.id: run.status for run in await store.runs()}
+    # Nobody holds the pair of `next` either, so it has died.
+    assert status == {"dead": "interrupted", "elsewhere": "running", "next": "interrupted"}
 
 
 # --- units and items -------------------------------------------------------------------------
@@ -273,8 +276,10 @@ async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     async with StateStore.open(path) as store:
         facts = await store.facts(PAIR)
         assert all(facts[f"u{number}"] == {"n": str(number)} for number in range(int(said) + 1))
-        await store.begin_run("next", "transfer", PAIR, "")
-        assert [(run.id, run.status) for run in await store.runs()] == [
+        with locked(store.locks, PAIR):
+            await store.begin_run("next", "transfer", PAIR, "")
+            runs = await store.runs()
+        assert [(run.id, run.status) for run in runs] == [
             ("next", "running"),
             ("killed", "interrupted"),
         ]
@@ -467,3 +472,24 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     assert store.startswith("store: the state store closed/state.db cannot be used")
     assert lock.startswith("lock: the lock closed/locks/")
     assert "ermission denied" in lock
+
+
+async def test_a_store_of_an_older_version_is_brought_up_to_date_and_keeps_what_it_knows(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "state.db"
+    async with StateStore.open(path) as store:
+        await store.begin_run("old", "transfer", PAIR, "xnatctl project transfer")
+        await store.mark_unit(PAIR, "u", run="old", status="done")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE run DROP COLUMN folder")
+        db.execute("PRAGMA user_version=1")
+
+    async with StateStore.open(path) as store:
+        (run,) = await store.runs()
+        known = await store.known(PAIR, "u")
+        await store.begin_run("new", "transfer", PAIR, "")
+        (new, _) = await store.runs()
+    assert (run.id, run.command, run.folder) == ("old", "xnatctl project transfer", "")
+    assert known is not None and known.status == "done"
+    assert new.folder == str(Path.cwd())

@@ -17,7 +17,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -28,8 +28,7 @@ from xnatctl.errors import LocalFault, Locked
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
+_FIRST = """
 CREATE TABLE IF NOT EXISTS run(
   id TEXT PRIMARY KEY, verb TEXT NOT NULL, pair TEXT NOT NULL, source TEXT NOT NULL,
   sink TEXT NOT NULL, command TEXT NOT NULL, owner TEXT NOT NULL, started REAL NOT NULL,
@@ -47,6 +46,9 @@ CREATE TABLE IF NOT EXISTS local_file(
   path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, digest TEXT NOT NULL)
   WITHOUT ROWID;
 """
+_STEPS = (_FIRST, "ALTER TABLE run ADD COLUMN folder TEXT NOT NULL DEFAULT ''")
+"""From each version of the schema to the next: from an empty file to 1, from 1 to 2 …"""
+SCHEMA_VERSION = len(_STEPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,9 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """One run as history shows it. `status` is running, done, failed or interrupted."""
+    """One run as history shows it. `status` is running, done, failed or interrupted; `command` was
+    typed in `folder`.
+    """
 
     id: str
     verb: str
@@ -86,6 +90,7 @@ class RunRow:
     ended: float | None
     status: str
     report: Mapping[str, Any]
+    folder: str
 
 
 class _Ask(Generic[T]):
@@ -105,6 +110,11 @@ class StateStore:
         self._waiting: list[_Ask[Any]] = []
         self._bell = anyio.Event()
         self._closing = False
+
+    @property
+    def locks(self) -> Path:
+        """The folder of the locks of pairs of ends."""
+        return self.path.parent / "locks"
 
     @classmethod
     @asynccontextmanager
@@ -135,6 +145,7 @@ class StateStore:
         The caller holds the pair's lock, so a run that still reads `running` has died.
         """
         row = (run_id, verb, pair.id, pair.source, pair.sink, command, _owner(), time.time())
+        row += (str(Path.cwd()),)
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(
@@ -143,8 +154,8 @@ class StateStore:
                 (pair.id,),
             )
             db.execute(
-                "INSERT INTO run(id, verb, pair, source, sink, command, owner, started, status) "
-                "VALUES (?,?,?,?,?,?,?,?,'running')",
+                "INSERT INTO run(id, verb, pair, source, sink, command, owner, started, folder, "
+                "status) VALUES (?,?,?,?,?,?,?,?,?,'running')",
                 row,
             )
 
@@ -159,18 +170,24 @@ class StateStore:
             )
         )
 
-    async def runs(self, *, verb: str = "", limit: int = 100) -> list[RunRow]:
-        """The latest runs, newest first."""
+    async def runs(self, *, run: str = "", verb: str = "", limit: int = 100) -> list[RunRow]:
+        """The latest runs, newest first; one that nobody works on any more was interrupted."""
 
         def work(db: sqlite3.Connection) -> list[RunRow]:
             rows = db.execute(
-                "SELECT id, verb, source, sink, command, started, ended, status, report FROM run "
-                "WHERE verb LIKE ? ORDER BY started DESC, rowid DESC LIMIT ?",
-                (verb or "%", limit),
+                "SELECT id, verb, source, sink, command, started, ended, status, report, folder "
+                "FROM run WHERE id LIKE ? AND verb LIKE ? ORDER BY started DESC, rowid DESC "
+                "LIMIT ?",
+                (run or "%", verb or "%", limit),
             )
-            return [_run_row(row) for row in rows]
+            return [self._as_it_is(RunRow(*row[:8], json.loads(row[8]), row[9])) for row in rows]
 
         return await self._ask(work)
+
+    def _as_it_is(self, run: RunRow) -> RunRow:
+        if run.status == "running" and not is_held(self.locks, Pair(run.source, run.sink)):
+            return replace(run, status="interrupted")
+        return run
 
     # --- units and items -----------------------------------------------------------------------
 
@@ -257,6 +274,15 @@ class StateStore:
                 (pair.id, unit),
             )
             return frozenset(key for (key,) in rows)
+
+        return await self._ask(work)
+
+    async def unmet(self, pair: Pair, run: str) -> dict[str, Mapping[str, str]]:
+        """Facts of the units of a pair that this run did not record, by key."""
+
+        def work(db: sqlite3.Connection) -> dict[str, Mapping[str, str]]:
+            rows = db.execute("SELECT key, facts FROM unit WHERE pair=? AND run<>?", (pair.id, run))
+            return {key: json.loads(facts) for key, facts in rows}
 
         return await self._ask(work)
 
@@ -383,26 +409,42 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
+    if _version(db) > SCHEMA_VERSION:
         raise LocalFault(
             f"the state store {path} was written by a newer xnatctl",
             hint="upgrade xnatctl, or name another folder with XDG_STATE_HOME",
         )
-    if version == 0:
+    while _version(db) < SCHEMA_VERSION:
         # Another process may be doing the same right now: whoever comes second finds it done.
-        db.executescript(
-            f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
-        )
+        db.execute("BEGIN IMMEDIATE")
+        version = _version(db)
+        for statement in _STEPS[version].split(";") if version < SCHEMA_VERSION else ():
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version={min(version + 1, SCHEMA_VERSION)}")
+        db.execute("COMMIT")
 
 
-def _run_row(row: tuple[Any, ...]) -> RunRow:
-    run_id, verb, source, sink, command, started, ended, status, report = row
-    return RunRow(run_id, verb, source, sink, command, started, ended, status, json.loads(report))
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _owner() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def is_held(folder: Path, pair: Pair) -> bool:
+    """Whether a process works on a pair of ends right now."""
+    try:
+        handle = os.open(folder / f"{pair.id}.lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 @contextmanager
