@@ -61,6 +61,7 @@ def receiver() -> Iterator[Receiver]:
     server = entity.start_server(
         ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, made.store)]
     )
+    assert server is not None and server.socket is not None
     made.port = server.socket.getsockname()[1]
     yield made
     server.shutdown()
