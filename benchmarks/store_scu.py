@@ -3,9 +3,9 @@
     python benchmarks/store_scu.py [--objects 60] [--rounds 5]
 
 The usual one is pynetdicom as its manual shows it: one association, `send_c_store` of each object
-in turn. Ours is the whole way of the command, from the survey of the folder to the last answer, over
-one association and over four. The three take turns in each round; what is printed at the end are
-medians of the rounds' ratios. Every object must have arrived each time, or nothing is printed.
+in turn. Ours is the whole way of the command, from the survey of the folder to the last answer,
+over one association and over four. The three take turns in each round; what is printed at the end
+are medians of the rounds' ratios. Every object must have arrived each time, or nothing is printed.
 """
 
 from __future__ import annotations
