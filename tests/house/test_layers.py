@@ -37,10 +37,21 @@ ALLOWED: dict[str, set[str]] = {
     "engine": LEAVES | {"retry", "zipstream"},
     "endpoints": LEAVES | {"dicom", "engine", "retry", "xnat", "zipstream"},
     "routes": LEAVES | {"endpoints", "engine", "retry", "xnat"},
-    "cluster": LEAVES | {"engine", "routes"},
+    "cluster": LEAVES | {"engine"},
     "ui": LEAVES | {"engine.events", "engine.types"},
     "cli": LEAVES
-    | {"_version", "config", "credentials", "dicom", "engine", "retry", "routes", "ui", "xnat"},
+    | {
+        "_version",
+        "cluster",
+        "config",
+        "credentials",
+        "dicom",
+        "engine",
+        "retry",
+        "routes",
+        "ui",
+        "xnat",
+    },
     "library": LEAVES | {"cli.app", "cli.runs", "config", "engine", "routes", "xnat"},
     "sandbox": set(),
 }
@@ -55,6 +66,7 @@ FILES: dict[str, set[str]] = {
 ENDPOINTS_SHARE = {"bodies", "catalogue", "entries", "repack", "tarring", "manifest"}
 ENDPOINTS_WRAP = {
     ("prearchive", "archive"),
+    ("removal", "archive"),
     ("upload", "archive"),
     ("folder", "archive"),
     ("zipped", "local"),
@@ -70,6 +82,7 @@ RESERVED = {
     "requests": set(),
     "httpx": set(),
     "dask": {"cluster"},
+    "dask_jobqueue": {"cluster"},
     "distributed": {"cluster"},
 }
 

@@ -10,7 +10,9 @@ import asyncclick as click
 
 from xnatctl.errors import UsageError
 
+from .cluster import cluster_option, fewest, helped
 from .download import check_folder
+from .endurance import endurance_options
 from .group import command, option
 from .options import (
     SELECTION,
@@ -25,6 +27,7 @@ from .unattended import Unattended, unattended_options
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
+    from xnatctl.cluster.crew import Spec
     from xnatctl.engine.plan import OnConflict
     from xnatctl.engine.runner import Options
     from xnatctl.engine.types import Report, Rule
@@ -55,6 +58,7 @@ class ExportOptions:
     workers: int | None
     accept: tuple[str, ...]
     unattended: Unattended
+    cluster: Spec | None
     dry_run: bool
 
     def rules(self) -> tuple[Rule, ...]:
@@ -112,7 +116,9 @@ accept_option = option(
 )
 @accept_option
 @workers_option
+@endurance_options
 @unattended_options
+@cluster_option
 @dry_run_option
 async def project_export(
     app: App, *, project: str | None, mirror: bool, accept: tuple[str, ...], **values: Any
@@ -135,6 +141,8 @@ async def project_export(
             "--bids is one tree of NIfTI files",
             why="it goes with none of --snapshot, --bagit and --format",
         )
+    if values["bids"] and values["cluster"]:
+        raise UsageError("--bids works in this process alone", hint="leave --cluster out")
     if mirror and values["snapshot"]:
         raise UsageError("--mirror and --snapshot exclude each other")
     if values["snapshot"] and values["deletions"] != "report":
@@ -168,14 +176,27 @@ async def run_export(app: App, options: ExportOptions) -> int:
             bag=options.bagit,
         )
     check_folder(options.out, dry_run=options.dry_run)
-    how = _how(app, "export", options.workers, accept=options.accept, dry_run=options.dry_run)
+    server = app.server()
+    how = _how(
+        app,
+        "export",
+        options.workers,
+        accept=options.accept,
+        dry_run=options.dry_run,
+        cluster=options.cluster,
+    )
     planned = Planned()
     async with desk(app, how) as work:
         if options.dry_run:
             work.bus.add(planned)
         with options.unattended.over(work) as paced:
-            async with app.xnat() as xnat:
-                done = await routes.export(paced, xnat, selection, into=into)
+            async with (
+                app.xnat(server) as xnat,
+                helped(
+                    app, options.cluster, paced, (server, xnat), folder=options.out
+                ) as helped_desk,
+            ):
+                done = await routes.export(helped_desk, xnat, selection, into=into)
     if options.dry_run:
         head = {"operation": "export", "project": options.project, "output_dir": str(options.out)}
         _show_plan(app, planned, done.report, head)
@@ -206,6 +227,7 @@ def _how(
     accept: tuple[str, ...],
     dry_run: bool,
     on_conflict: OnConflict = "merge",
+    cluster: Spec | None = None,
 ) -> Options:
     from xnatctl.engine.runner import Options
 
@@ -215,7 +237,7 @@ def _how(
     return Options(
         verb=verb,
         command=command_line(app),
-        workers=most(workers, app.server()),
+        workers=most(workers, app.server(), fewest=fewest(cluster)),
         on_conflict=on_conflict,
         dry_run=dry_run,
         accept=frozenset(accept),
@@ -279,7 +301,9 @@ def _show(app: App, options: ExportOptions, done: Exported) -> None:
 @option("--settings", is_flag=True, group=TRANSFER, help="Change the settings of a known project.")
 @accept_option
 @workers_option
+@endurance_options
 @unattended_options
+@cluster_option
 @yes_option
 @dry_run_option
 async def project_import(
@@ -294,6 +318,7 @@ async def project_import(
     accept: tuple[str, ...],
     workers: int | None,
     unattended: Unattended,
+    cluster: Spec | None,
     yes: bool,
     dry_run: bool,
 ) -> int:
@@ -320,16 +345,33 @@ async def project_import(
             f"Import {source.project} from {folder} into {target} at {server.name} ({server.url})?"
         )
     codes = tuple(code for one in accept for code in one.split(","))
-    how = _how(app, "import", workers, accept=codes, dry_run=dry_run, on_conflict=on_conflict)
+    how = _how(
+        app,
+        "import",
+        workers,
+        accept=codes,
+        dry_run=dry_run,
+        on_conflict=on_conflict,
+        cluster=cluster,
+    )
     selection = Selection(Ref(source.project), rules=narrowed.rules(), since=narrowed.since)
     planned = Planned()
     async with desk(app, how) as work:
         if dry_run:
             work.bus.add(planned)
         with unattended.over(work) as paced:
-            async with app.xnat(server) as xnat:
+            async with (
+                app.xnat(server) as xnat,
+                helped(app, cluster, paced, (server, xnat), folder=folder) as helped_desk,
+            ):
                 report = await routes.transfer(
-                    paced, source, xnat, selection, project=target, dicom=dicom, settings=settings
+                    helped_desk,
+                    source,
+                    xnat,
+                    selection,
+                    project=target,
+                    dicom=dicom,
+                    settings=settings,
                 )
     if dry_run:
         head = {"operation": "import", "source_project": source.project, "dest_project": target}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,13 +43,26 @@ async def desk(app: App, options: Options) -> AsyncIterator[Desk]:
     stop = Stop()
     async with open_state(app) as state, app.watching() as bus:
         with app.graceful(stop.ask):
-            yield Desk(state, bus, options, stop)
+            yield Desk(state, bus, _enduring(app, options), stop)
 
 
-def workers(given: int | None, *servers: Server) -> int:
-    """How many things at once: the flag, else the smallest that a profile names, else 16."""
+def _enduring(app: App, options: Options) -> Options:
+    """The options of a run with what `endurance_options` said."""
+    wish, policy = app.endurance, options.policy
+    return replace(
+        options,
+        policy=policy if wish.retries is None else replace(policy, attempts=wish.retries + 1),
+        max_failures=wish.max_failures or options.max_failures,
+        deadline=wish.deadline,
+    )
+
+
+def workers(given: int | None, *servers: Server, fewest: int = 0) -> int:
+    """How many things at once: the flag, else the smallest that a profile names, else 16 or
+    `fewest`.
+    """
     named = [one.workers for one in servers if one.workers]
-    return given or (min(named) if named else DEFAULT_WORKERS)
+    return given or (min(named) if named else max(DEFAULT_WORKERS, fewest))
 
 
 def command_line(app: App) -> str:

@@ -11,6 +11,8 @@ import asyncclick as click
 
 from xnatctl.errors import ConfigError, LocalFault, UsageError
 
+from .cluster import cluster_option, fewest, helped
+from .endurance import endurance_options
 from .group import command, option
 from .options import (
     OUTPUT,
@@ -34,6 +36,7 @@ from .selection import (
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
+    from xnatctl.cluster.crew import Spec
     from xnatctl.config import Server
     from xnatctl.engine.plan import OnConflict
     from xnatctl.engine.runner import Options
@@ -60,9 +63,8 @@ class TransferOptions:
     relabel: Path | None = None
     provenance: bool = False
     accept: tuple[str, ...] = ()
-    retries: int | None = None
-    max_failures: int | None = None
     plan: Path | None = None
+    cluster: Spec | None = None
     yes: bool = False
     dry_run: bool = False
 
@@ -157,20 +159,7 @@ _TRANSFER_OPTIONS = (
         group=TRANSFER,
         help="Reasons for leaving something behind that are no failure.",
     ),
-    option(
-        "--retries",
-        type=click.IntRange(min=0),
-        metavar="N",
-        group=TRANSFER,
-        help="Tries after the first, for each file or archive.  [default: 7]",
-    ),
-    option(
-        "--max-failures",
-        type=click.IntRange(min=1),
-        metavar="N",
-        group=TRANSFER,
-        help="Stop after N failed sessions.",
-    ),
+    endurance_options,
     workers_option,
 )
 
@@ -184,6 +173,7 @@ _TRANSFER_OPTIONS = (
     group=TRANSFER,
     help="Execute exactly a plan that `transfer-plan --save` wrote.",
 )
+@cluster_option
 @yes_option
 @dry_run_option
 async def transfer(app: App, *, options: TransferOptions) -> int:
@@ -241,11 +231,16 @@ async def run_transfer(app: App, options: TransferOptions, *, save: Path | None 
             f"to {options.dest_project} at {sink.name} ({sink.url})?"
         )
     planned = Planned()
-    async with app.xnat(source) as here, app.xnat(sink) as there, desk(app, how) as work:
+    async with (
+        app.xnat(source) as here,
+        app.xnat(sink) as there,
+        desk(app, how) as work,
+        helped(app, options.cluster, work, (source, here), (sink, there)) as helped_desk,
+    ):
         if options.dry_run:
             work.bus.add(planned)
         report = await routes.transfer(
-            work,
+            helped_desk,
             here,
             there,
             _selection(options),
@@ -274,14 +269,16 @@ def _how(app: App, options: TransferOptions, source: Server, sink: Server) -> Op
 
     from .runs import command_line, workers
 
-    retries = options.retries if options.retries is not None else options.file.retries
+    retries = options.file.retries
     return Options(
         verb="transfer",
         command=command_line(app),
-        workers=workers(options.workers or options.file.workers, source, sink),
+        workers=workers(
+            options.workers or options.file.workers, source, sink, fewest=fewest(options.cluster)
+        ),
         on_conflict=options.on_conflict,
         dry_run=options.dry_run,
-        max_failures=options.max_failures or options.file.max_failures,
+        max_failures=options.file.max_failures,
         policy=Backoff() if retries is None else Backoff(attempts=retries + 1),
         accept=frozenset(options.accept),
         plan=_load_plan(options) if options.plan else None,
