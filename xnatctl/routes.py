@@ -20,7 +20,7 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -49,6 +49,7 @@ from xnatctl.endpoints.folder import AddingSink, FolderSource
 from xnatctl.endpoints.local import LocalSink, Place
 from xnatctl.endpoints.manifest import MANIFEST, Row, read_manifest
 from xnatctl.endpoints.prearchive import PrearchiveSink
+from xnatctl.endpoints.removal import Removal
 from xnatctl.endpoints.store_scu import Peer as Peer
 from xnatctl.endpoints.store_scu import StoreSink
 from xnatctl.endpoints.unpack import ZipSource
@@ -57,12 +58,14 @@ from xnatctl.endpoints.upload import UploadSink
 from xnatctl.endpoints.xnat_source import SHARED_IN, Archive, XnatSource
 from xnatctl.endpoints.zipped import ZipSink
 from xnatctl.engine.events import Bus, Event, Note, UnitDone
+from xnatctl.engine.gone import Gone, Watch, find, share
 from xnatctl.engine.pace import Pace, Paced
 from xnatctl.engine.ports import Dispatcher, Sink, Source
-from xnatctl.engine.runner import Options, Run, Stop
+from xnatctl.engine.report import summary
+from xnatctl.engine.runner import Options, Run, Stop, status_of
 from xnatctl.engine.state import Pair, StateStore, locked
-from xnatctl.engine.types import Report, Rule, Selection, Unit
-from xnatctl.errors import NotFound, PermissionDenied, Vanished
+from xnatctl.engine.types import Left, Report, Rule, Selection, Unit
+from xnatctl.errors import NotFound, PermissionDenied, Vanished, XnatctlError, words
 from xnatctl.model import Dicom, Ref, SharedIn
 from xnatctl.retry import Waiting
 from xnatctl.xnat.client import Xnat
@@ -168,10 +171,12 @@ async def transfer(
     relabel: Mapping[str, str] | None = None,
     provenance: Mapping[str, str] | None = None,
     waiting: Waiting | None = None,
+    deletions: Allowed | None = None,
 ) -> Report:
     """A project, or what is selected of it, into `project` of another server.
 
-    What other projects share into it is theirs; that it stays behind is no fault.
+    What other projects share into it is theirs; that it stays behind is no fault. What the source
+    has no more of what earlier runs brought is named at the end, and deleted if `deletions` allows.
     """
     desk = replace(desk, options=replace(desk.options, accept=desk.options.accept | {SHARED_IN}))
     ends = TransferEnds(
@@ -186,8 +191,65 @@ async def transfer(
         waiting=waiting,
     )
     here = ends.source(source)
-    remember = _remember(desk.state, Pair(here.name, f"{destination.url}/{project}"))
-    return await run(desk, here, ends.sink(destination, remember), selection, ends=ends)
+    pair = Pair(here.name, f"{destination.url}/{project}")
+    remember = _remember(desk.state, pair)
+    watch = Watch()
+    desk.bus.add(watch)
+    report = await run(desk, here, ends.sink(destination, remember), selection, ends=ends)
+    broken = [one for one in report.problems if one.error_kind != "conflict"]
+    narrowed = selection.rules or selection.since or selection.ref != Ref(selection.ref.project)
+    if not isinstance(source, Xnat) or narrowed or broken:
+        return report
+    if report.interrupted or desk.options.plan is not None:
+        return report
+    found = await find(
+        ends.source(source),
+        ends.sink(destination, remember),
+        state=desk.state,
+        pair=pair,
+        run_id=report.run_id,
+        selection=selection,
+        target=Ref(project),
+        watch=watch,
+    )
+    # A guest's listings are shorter, and a login can end between two requests.
+    ours = [await one.transport.confirm_login() for one in (source, destination) if found]
+    if not all(ours):
+        return report
+    archive = ArchiveSink(destination, remember=remember)
+    rows: list[Left] = []
+    if found and not desk.options.dry_run and deletions and deletions(found, share(found, watch)):
+        with locked(desk.state.path.parent / "locks", pair):
+            rows = [await _delete(desk, pair, Removal(destination, archive), one) for one in found]
+    rows = rows or [Left(str(one), "stays", one.why_not) for one in found]
+    failed = deletions is not None and any(one.code == "stays" for one in rows)
+    report = replace(report, gone=tuple(rows), exit_code=report.exit_code or int(failed))
+    if rows and not desk.options.dry_run:
+        await desk.state.end_run(report.run_id, status_of(report), summary(report))
+    return report
+
+
+Allowed = Callable[[Sequence[Gone], float], bool]
+"""Whether all this may be deleted, which is such a part of the project."""
+
+
+async def _delete(desk: Desk, pair: Pair, removal: Removal, gone: Gone) -> Left:
+    if gone.why_not:
+        return Left(str(gone), "stays", gone.why_not)
+    try:
+        await removal.take_away(gone)
+    except XnatctlError as error:
+        return Left(str(gone), "stays", words(error))
+    keys = [key for key in gone.unit.extra if key == gone.key or key.startswith(f"{gone.key}/")]
+    await desk.state.forget(pair, gone.unit.key, keys if gone.key else None)
+    if "shares/" in gone.key:
+        fact = {f"share:{gone.key.partition('shares/')[2]}": None}
+        await desk.state.remember(pair, gone.unit.key, fact)
+    if gone.key.startswith("assessors/"):
+        fact = {f"assessor:{gone.key.split('/')[1]}": None}
+        await desk.state.remember(pair, gone.unit.key, fact)
+    desk.bus.emit(Note(f"deleted at the destination: {gone}"))
+    return Left(str(gone), "deleted", "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,9 @@ def summary(report: Report) -> dict[str, Any]:
         "left": [
             {"key": one.key, "code": one.code, "reason": one.reason} for one in report.left[:1000]
         ],
+        "gone": [
+            {"key": one.key, "code": one.code, "reason": one.reason} for one in report.gone[:1000]
+        ],
         "interrupted": report.interrupted,
         "exit_code": report.exit_code,
     }

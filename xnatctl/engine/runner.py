@@ -47,6 +47,8 @@ class Options:
     on_conflict: OnConflict = "merge"
     dry_run: bool = False
     max_failures: int | None = None
+    deadline: float | None = None
+    """After so long nothing new is begun; what is under way gets its `grace`."""
     grace: float = 30.0
     lag: float = 2.0
     patience: float = 600.0
@@ -169,7 +171,7 @@ class Run:
         if not self.options.dry_run:
             with anyio.CancelScope(shield=True):
                 crash.at("run-end")
-                await self.state.end_run(self.id, _status(report), summary(report))
+                await self.state.end_run(self.id, status_of(report), summary(report))
                 crash.at("run-ended")
         self.bus.emit(RunDone(report))
         crash.at("run-told")
@@ -179,6 +181,8 @@ class Run:
         send, receive = anyio.create_memory_object_stream[Unit](self.dispatcher.slots)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_stop, tasks)
+            if self.options.deadline is not None:
+                tasks.start_soon(self._watch_clock, self.options.deadline)
             tasks.start_soon(self.dispatcher.tend)
             async with anyio.create_task_group() as workers:
                 workers.start_soon(self._produce, selection, send)
@@ -192,6 +196,10 @@ class Run:
         self.bus.emit(Note(f"{self.stop.why}: finishing what is under way", level="warning"))
         await self.sleep(self.options.grace)
         tasks.cancel_scope.cancel()
+
+    async def _watch_clock(self, deadline: float) -> None:
+        await self.sleep(deadline)
+        self.stop.ask(f"the deadline of {deadline:g} s is over", 1)
 
     async def _produce(self, selection: Selection, send: MemoryObjectSendStream[Unit]) -> None:
         async with send:
@@ -242,7 +250,7 @@ class Run:
         return self.stop.asked.is_set()
 
 
-def _status(report: Report) -> str:
+def status_of(report: Report) -> str:
     if report.interrupted:
         return "interrupted"
     return "done" if report.success else "failed"

@@ -247,9 +247,9 @@ class StateStore:
     ) -> None:
         """Record items of a unit: rows of key, digest, size, status, error.
 
-        A status is `done` for what a run wrote, `kept` for what it found there, `failed`, or `wrong`
-        for what it left at the sink otherwise than it should be; the digest is then the one that
-        the sink lists. What a run wrote stays so when later ones find it.
+        A status is `done` for what a run wrote, `kept` for what it found there, `failed`, or
+        `wrong` for what it left at the sink otherwise than it should be; the digest is then the
+        one that the sink lists. What a run wrote stays so when later ones find it.
         """
         now = time.time()
         values = [(pair.id, unit, *row, now) for row in rows]

@@ -244,7 +244,10 @@ class UnitOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The run: what became of every unit that did not simply stay as it was, and the totals."""
+    """The run: what became of every unit that did not simply stay as it was, and the totals.
+
+    `gone` is what earlier runs put at the sink and the source has no more: `deleted` or `stays`.
+    """
 
     run_id: str
     verb: str
@@ -264,6 +267,7 @@ class Report:
     by_kind: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     problems: tuple[UnitOutcome, ...] = ()
     left: tuple[Left, ...] = ()
+    gone: tuple[Left, ...] = ()
     interrupted: str = ""
     dry_run: bool = False
     exit_code: int = 0

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from .console import Column, Console
 from .render import size, span
+from .report import gone_sentence
 
 FIGURES = ("copied", "kept", "left", "failed", "files", "bytes", "files_kept")
 
@@ -77,6 +78,8 @@ def print_account(data: Mapping[str, Any], console: Console) -> None:
         console.say(f"verified by {how}: {number} files")
     for one in data.get("left", []):
         console.warn(f"left behind: {one['key']} ({one['code']}): {one['reason']}")
+    for one in data.get("gone", []):
+        console.say(gone_sentence(one["key"], one["code"], one["reason"]))
     for one in data.get("problems", []):
         console.fail(f"{one['key']}: {one['error']}")
     console.say(f"run {data['run_id']}: {data['status']}, {span(data['duration_s'] or 0.0)}")
@@ -95,6 +98,7 @@ def to_html(data: Mapping[str, Any]) -> str:
         figures=FIGURES,
         verified=data.get("verified", {}),
         left=data.get("left", []),
+        gone=data.get("gone", []),
         problems=data.get("problems", []),
         good=data.get("exit_code") == 0 and data["status"] == "done",
     )

@@ -49,6 +49,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "by_kind": {kind: dict(figures) for kind, figures in report.by_kind.items()},
         "problems": [unit_json(one) for one in report.problems],
         "left": [left_json(one) for one in report.left],
+        "gone": [left_json(one) for one in report.gone],
     }
 
 
@@ -148,7 +149,15 @@ def print_report(report: Report, console: Console) -> None:
         for left in report.left[:SHOWN]:
             console.warn(f"left behind: {left.key} ({left.code}): {left.reason}")
         _more(console, len(report.left), "thing", "left behind")
+        for one in report.gone[:SHOWN]:
+            console.say(gone_sentence(one.key, one.code, one.reason))
+        _more(console, len(report.gone), "thing", "gone at the source")
     console.say(totals(report))
+
+
+def gone_sentence(key: str, code: str, reason: str) -> str:
+    """`gone at the source, deleted: subjects/S1/sessions/E1`, with the reason why it stays."""
+    return f"gone at the source, {code}: {key}" + (f": {reason}" if reason else "")
 
 
 def _more(console: Console, number: int, noun: str, words: str = "") -> None:
