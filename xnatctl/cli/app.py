@@ -44,6 +44,16 @@ class Settings:
     events: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Endurance:
+    """How much a run puts up with; None where nothing was said. Times in seconds."""
+
+    retries: int | None = None
+    max_failures: int | None = None
+    deadline: float | None = None
+    stall: float | None = None
+
+
 class App:
     """One invocation of the program."""
 
@@ -64,6 +74,7 @@ class App:
         self.ask_to_stop: Callable[[str, int], None] | None = None
         self.begin_log: Callable[[str], None] | None = None
         self.secrets: set[str] = set()
+        self.endurance = Endurance()
 
     def use(self, config: Config, profile: str) -> None:
         """Go on with another configuration and profile, such as those just written."""
@@ -236,13 +247,14 @@ class App:
 
         if not server.verify_ssl:
             self.console.warn(f"the certificate of {server.url} is not checked")
+        stall = self.endurance.stall or server.timeout
         transport = Transport(
             server.url,
             Credentials(server.username or "", server.password or "", server.token or ""),
             name=server.name,
             verify_ssl=server.verify_ssl,
             ca_bundle=server.ca_bundle or "",
-            timeouts=Timeouts() if server.timeout is None else Timeouts(stall=server.timeout),
+            timeouts=Timeouts() if stall is None else Timeouts(stall=stall),
             on_token=on_token,
         )
         await transport.__aenter__()

@@ -16,6 +16,7 @@ import asyncclick as click
 
 from xnatctl.errors import Conflict, LocalFault, NotFound, UsageError
 
+from .endurance import endurance_options
 from .group import command, option
 from .lookup import find_session, missing
 from .options import (
@@ -91,6 +92,7 @@ _MANNER = (
     option("--overwrite", is_flag=True, group=TRANSFER, help="Replace what differs."),
     option("--verify", is_flag=True, group=TRANSFER, help="Read everything on disk again too."),
     workers_option,
+    endurance_options,
     unattended_options,
     dry_run_option,
     option("--keep-zips", is_flag=True, hidden=True, expose_value=False),
@@ -302,6 +304,7 @@ async def subject_download(
 @option("--overwrite", is_flag=True, group=TRANSFER, help="Replace what differs.")
 @option("--verify", is_flag=True, group=TRANSFER, help="Read everything on disk again too.")
 @workers_option
+@endurance_options
 @unattended_options
 @dry_run_option
 async def resource_download(

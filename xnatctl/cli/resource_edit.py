@@ -13,6 +13,7 @@ import asyncclick as click
 from xnatctl.errors import BadReply, NotFound, UsageError
 
 from .changes import planned
+from .endurance import endurance_options
 from .group import command, option
 from .options import (
     SELECTION,
@@ -141,6 +142,7 @@ async def show(app: App, *, words: tuple[str, ...], where: Where) -> None:
 @option("--overwrite", is_flag=True, group=TRANSFER, help="Replace files that differ.")
 @option("--skip-existing", is_flag=True, group=TRANSFER, help="Leave those that differ.")
 @workers_option
+@endurance_options
 @dry_run_option
 async def upload(app: App, *, words: tuple[str, ...], where: Where, **values: Any) -> int:
     """Upload a file, or everything below a folder, into a resource; each file is verified.

@@ -12,6 +12,7 @@ import asyncclick as click
 
 from xnatctl.errors import UsageError
 
+from .endurance import endurance_options
 from .group import command, option
 from .options import (
     SELECTION,
@@ -146,6 +147,7 @@ _OPTIONS = (
         help="How long archiving may take.",
     ),
     workers_option,
+    endurance_options,
     dry_run_option,
     option("-u", "--username", hidden=True),
     option("--password-stdin", is_flag=True, hidden=True),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncclick as click
 
+from .endurance import endurance_options
 from .group import command, option
 from .options import CONNECTION, SELECTION, TRANSFER, dry_run_option, workers_option
 
@@ -98,16 +99,8 @@ _FILE = click.Path(dir_okay=False, exists=True)
     group=TRANSFER,
     help="Leave out files that cannot be explained instead of refusing them all.",
 )
-@option(
-    "--retries",
-    type=click.IntRange(min=0),
-    default=3,
-    show_default=True,
-    metavar="N",
-    group=TRANSFER,
-    help="Tries after the first, for each series.",
-)
 @workers_option
+@endurance_options
 @dry_run_option
 async def session_upload_dicom(
     app: App,
@@ -115,7 +108,6 @@ async def session_upload_dicom(
     path: Path,
     study: str,
     lenient: bool,
-    retries: int,
     workers: int | None,
     dry_run: bool,
     **peer: Any,
@@ -132,7 +124,6 @@ async def session_upload_dicom(
     """
     from xnatctl import routes
     from xnatctl.engine.runner import Options
-    from xnatctl.retry import Backoff
 
     from .runs import DEFAULT_WORKERS, command_line, desk
     from .upload import exit_code
@@ -142,7 +133,6 @@ async def session_upload_dicom(
         command_line(app),
         workers=1,
         dry_run=dry_run,
-        policy=Backoff(attempts=retries + 1),
     )
     dicoms = routes.Dicoms(path, study=study, lenient=lenient)
     called = {name: value for name, value in peer.items() if value is not None}
