@@ -63,7 +63,7 @@ FILES: dict[str, set[str]] = {
 }
 
 # Endpoints are leaves: these pairs are the only ties between two of them.
-ENDPOINTS_SHARE = {"bodies", "catalogue", "entries", "repack", "tarring", "manifest"}
+ENDPOINTS_SHARE = {"bodies", "catalogue", "entries", "repack", "tarring", "manifest", "parts"}
 ENDPOINTS_WRAP = {
     ("prearchive", "archive"),
     ("removal", "archive"),

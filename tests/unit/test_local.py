@@ -19,6 +19,7 @@ from xnatctl.endpoints.catalogue import (
     parse_key,
 )
 from xnatctl.endpoints.local import LocalSink, path_below, why_not
+from xnatctl.endpoints.parts import hold
 from xnatctl.engine.copy import proven_members
 from xnatctl.engine.memory import MemorySource, md5
 from xnatctl.engine.types import Item, Member, Unit
@@ -288,6 +289,21 @@ async def test_a_member_without_an_end_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(Unreachable):
         await LocalSink(tmp_path).put_many(unit(archive), archive, events())
     assert files_below(tmp_path) == []
+
+
+async def test_what_a_dead_run_left_is_swept_away_and_what_another_one_writes_is_not(
+    tmp_path: Path,
+) -> None:
+    one = item("resources/N/files/a", b"body")
+    folder = tmp_path / "U/resources/N/files"
+    folder.mkdir(parents=True)
+    for name in (".xnatctl-00.part", ".xnatctl-11.part", "mine.part"):
+        (folder / name).write_bytes(b"half")
+    with (folder / ".xnatctl-11.part").open("rb") as another:
+        hold(another.fileno())
+        await LocalSink(tmp_path).begin(unit(one))
+
+    assert sorted(path.name for path in folder.iterdir()) == [".xnatctl-11.part", "mine.part"]
 
 
 # --- what is there ---------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import secrets
 import stat
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -24,6 +23,7 @@ from typing import NamedTuple, Protocol
 import aiofiles
 import anyio
 import anyio.to_thread
+from aiofiles.threadpool.binary import AsyncFileIO
 
 from xnatctl.engine.ports import Chunks, Inventory
 from xnatctl.engine.types import Item, Left, Stamp, Unit
@@ -31,9 +31,10 @@ from xnatctl.errors import LocalFault
 from xnatctl.zipstream import Event as ZipEvent
 from xnatctl.zipstream import MemberData, MemberEnd, MemberStart
 
+from .parts import hold, part_beside, sweep
+
 BLOCK = 1024 * 1024
 BATCH_FILES = 64
-PART_PREFIX, PART_SUFFIX = ".xnatctl-", ".part"
 LOCAL_NAME = "local-name"
 """The code of a file whose name this file system cannot hold."""
 
@@ -183,16 +184,17 @@ class LocalSink:
         return {key: Stamp(one[1], known.get(one[0], "")) for key, one in found.items()}
 
     async def begin(self, unit: Unit) -> None:
+        """Make the root, and sweep away what a killed run left where this one is going to write."""
+        keys = (key for item in unit.to_move for key in [m.key for m in item.members] or [item.key])
+        folders = {self.path(unit, key).parent for key in keys}
         with _words(self._root):
             await anyio.to_thread.run_sync(_make_folders, self._root)
+        await anyio.to_thread.run_sync(sweep, folders)
 
     async def put(self, unit: Unit, item: Item, chunks: Chunks) -> None:
         path = self.path(unit, item.key)
         with _words(path):
-            await anyio.to_thread.run_sync(_make_folders, path.parent)
-            async with _part(path) as part:
-                hashes = await _write_blocks(part, chunks, _Hashes(self._sha256))
-                row = await anyio.to_thread.run_sync(_commit, part, path, hashes)
+            row = await _write(path, chunks, _Hashes(self._sha256))
         self._folders[unit.key].add(path.parent)
         await self._keep([row])
 
@@ -227,11 +229,7 @@ class LocalSink:
             if size > BLOCK:
                 break
         with _words(path):
-            await anyio.to_thread.run_sync(_make_folders, path.parent)
-            async with _part(path) as part:
-                rest = _rest_of_member(held, events)
-                hashes = await _write_blocks(part, rest, _Hashes(self._sha256))
-                row = await anyio.to_thread.run_sync(_commit, part, path, hashes)
+            row = await _write(path, _rest_of_member(held, events), _Hashes(self._sha256))
         self._folders[unit.key].add(path.parent)
         await self._keep([row])
         return None
@@ -267,14 +265,19 @@ class LocalSink:
 
 
 @asynccontextmanager
-async def _part(path: Path) -> AsyncIterator[Path]:
-    """A name beside `path` for what is not proven yet; removed unless it was renamed away."""
-    part = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}")
+async def _part(path: Path) -> AsyncIterator[tuple[Path, AsyncFileIO]]:
+    """A file beside `path` for what is not proven yet; removed unless it was renamed away."""
+    part = part_beside(path)
+    with anyio.CancelScope(shield=True):
+        file = await aiofiles.open(part, "xb", buffering=0)
     try:
-        yield part
+        hold(file.fileno())
+        yield part, file
     finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        with anyio.CancelScope(shield=True):
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            await file.close()
 
 
 class _Hashes:
@@ -298,13 +301,12 @@ class _Hashes:
         return self._sha256.hexdigest() if self._sha256 is not None else ""
 
 
-async def _write_blocks(path: Path, chunks: AsyncIterator[bytes], hashes: _Hashes) -> _Hashes:
-    """Write in blocks of 1 MiB, each one hop to a thread."""
+async def _write(path: Path, chunks: AsyncIterator[bytes], hashes: _Hashes) -> Written:
+    """A whole file, in blocks of 1 MiB, each one hop to a thread."""
     held: list[bytes] = []
     size = 0
-    with anyio.CancelScope(shield=True):
-        file = await aiofiles.open(path, "xb", buffering=0)
-    try:
+    await anyio.to_thread.run_sync(_make_folders, path.parent)
+    async with _part(path) as (part, file):
         async for chunk in chunks:
             hashes.update(chunk)
             held.append(chunk)
@@ -313,20 +315,13 @@ async def _write_blocks(path: Path, chunks: AsyncIterator[bytes], hashes: _Hashe
                 await _write_all(file, b"".join(held))
                 held, size = [], 0
         await _write_all(file, b"".join(held))
-    finally:
-        with anyio.CancelScope(shield=True):
-            await file.close()
-    return hashes
+        return await anyio.to_thread.run_sync(_commit, file.fileno(), part, path, hashes)
 
 
-class _Writable(Protocol):
-    async def write(self, data: bytes, /) -> int: ...
-
-
-async def _write_all(file: _Writable, data: bytes) -> None:
+async def _write_all(file: AsyncFileIO, data: bytes) -> None:
     view = memoryview(data)
     while view:
-        view = view[await file.write(view) :]  # type: ignore[arg-type]
+        view = view[await file.write(view) :]
 
 
 async def _rest_of_member(
@@ -348,14 +343,10 @@ def _make_folders(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _commit(part: Path, path: Path, hashes: _Hashes) -> Written:
+def _commit(handle: int, part: Path, path: Path, hashes: _Hashes) -> Written:
     """Sync the part file and give it its name; in this order a crash leaves no short file."""
-    handle = os.open(part, os.O_RDONLY)
-    try:
-        os.fdatasync(handle)
-        facts = os.fstat(handle)
-    finally:
-        os.close(handle)
+    os.fdatasync(handle)
+    facts = os.fstat(handle)
     part.replace(path)
     return Written(str(path), facts.st_size, facts.st_mtime_ns, hashes.digest, hashes.sha256)
 
@@ -364,12 +355,15 @@ def _write_batch(files: list[tuple[Path, bytes]], sha256: bool) -> list[Written]
     rows = []
     for path, data in files:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}")
+        part = part_beside(path)
+        hashes = _Hashes(sha256)
+        hashes.update(data)
         try:
-            part.write_bytes(data)
-            hashes = _Hashes(sha256)
-            hashes.update(data)
-            rows.append(_commit(part, path, hashes))
+            with part.open("xb") as file:
+                hold(file.fileno())
+                file.write(data)
+                file.flush()
+                rows.append(_commit(file.fileno(), part, path, hashes))
         except OSError:
             part.unlink(missing_ok=True)
             raise

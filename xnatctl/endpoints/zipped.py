@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +39,8 @@ from xnatctl.zipstream import (
     why_unsafe,
 )
 
-from .local import PART_PREFIX, PART_SUFFIX, Digests, Place, below_unit, fault
+from .local import Digests, Place, below_unit, fault
+from .parts import hold, part_beside, sweep
 from .repack import members_of
 
 BLOCK = 1024 * 1024
@@ -72,7 +72,7 @@ class ZipSink:
         self._overwrite = overwrite
         self._reread = reread
         self._file: BinaryIO | None = None
-        self._part = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}")
+        self._part = part_beside(path)
         self._writer = ZipWriter()
         self._held: list[bytes] = []
         self._size = 0
@@ -131,6 +131,7 @@ class ZipSink:
             )
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            await anyio.to_thread.run_sync(sweep, [self._path.parent])
             self._file = await anyio.to_thread.run_sync(_open_new, self._part)
         except OSError as error:
             raise fault(error, self._path) from error
@@ -254,7 +255,9 @@ def _digest(members: dict[str, Stamp]) -> str:
 
 
 def _open_new(path: Path) -> BinaryIO:
-    return path.open("xb", buffering=0)
+    file = path.open("xb", buffering=0)
+    hold(file.fileno())
+    return file
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:
@@ -288,7 +291,6 @@ def _prove_and_name(
     """Sync the part file, read it back, compare, rename. In this order a crash leaves no half."""
     os.fsync(file.fileno())
     facts = os.fstat(file.fileno())
-    file.close()
     found = _read_archive(part)
     if not _agree(wanted, found):
         raise Corrupt(
@@ -296,6 +298,7 @@ def _prove_and_name(
             hint="look at the disk; nothing was written under the archive's name",
         )
     part.replace(path)
+    file.close()
     handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
