@@ -1,8 +1,13 @@
 """How fast the sandbox itself is, measured with curl: the ceiling of every figure taken against it.
 
-Run `python benchmarks/sandbox_ceiling.py [--gigabytes N]`. A sandbox is served by a process of its
-own from a temporary folder; curl reads and writes in others. Printed are, for each body: megabytes
-a second, CPU seconds of the sandbox a gigabyte, and its peak memory.
+    python benchmarks/sandbox_ceiling.py [--gigabytes N]   each kind of body, a gigabyte of each
+    python benchmarks/sandbox_ceiling.py --size 5G         one upload and one zip of that size
+    python benchmarks/sandbox_ceiling.py --listings        10,000 sessions, 200,000 files
+
+A sandbox is served by a process of its own from a temporary folder (in TMPDIR, which needs as much
+room as is uploaded); curl reads and writes in others. Printed are, for each body: megabytes a
+second, CPU seconds of the sandbox a gigabyte, and its peak memory. With `--size` the exit code says
+whether that stayed below 150 MB.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xnatctl.sandbox.bodies import Generated, chunks
+from xnatctl.sandbox.seed import seed
 from xnatctl.sandbox.store import Store
 
 SERVE = """
@@ -28,6 +34,7 @@ from xnatctl.sandbox.server import run
 asyncio.run(run(Path(sys.argv[1]), announce=lambda s: print(s.url, flush=True)))
 """
 TICK = os.sysconf("SC_CLK_TCK")
+MOST_MEMORY = 150
 
 
 def cpu_seconds(pid: int) -> float:
@@ -87,11 +94,8 @@ def measure(name: str, pid: int, size: int, work: list[str]) -> None:
     )
 
 
-def main() -> None:
-    """Seed, serve, measure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gigabytes", type=float, default=1.0)
-    size = int(parser.parse_args().gigabytes * 1e9)
+def ceiling(size: int) -> None:
+    """Every kind of body."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         store = Store(root / "sandbox")
@@ -136,6 +140,89 @@ def main() -> None:
             curl("-Z", "--parallel-max", "8", "-b", f"JSESSIONID={session}", names)
             rate = count / (time.perf_counter() - began)
             print(f"{'GET 2,000 files of 100 kB, 8 at once':<44}{rate:>8.0f} files/s")
+
+
+def large(size: int) -> bool:
+    """One upload and one zip download; whether the sandbox stayed below `MOST_MEMORY`."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        store = Store(root / "sandbox")
+        made = store.create_resource(store.create_project("P"), "made")
+        each = 10_000_000
+        store.add_generated(
+            made, ((f"{i}.bin", Generated(each, i % 256)) for i in range(size // each))
+        )
+        store.close()
+        body = root / "body"
+        with body.open("wb") as file:
+            file.truncate(size)  # Sparse: what is sent needs no room, what is stored does.
+        with served(root / "sandbox") as (url, pid):
+            base = f"{url}/data/projects/P/resources"
+            octets = ["-H", "Content-Type: application/octet-stream"]
+            up = ["-X", "PUT", "-T", str(body), *octets, f"{base}/up/files/b?inbody=true"]
+            words = f"of {size / 1e9:g} GB"
+            measure(f"PUT one file {words}", pid, size, up)
+            measure(f"GET a zip of it {words}", pid, size, [f"{base}/up/files?format=zip"])
+            measure(f"GET a generated zip {words}", pid, size, [f"{base}/made/files?format=zip"])
+            return peak_megabytes(pid) < MOST_MEMORY
+
+
+def listings() -> None:
+    """Seconds to list many sessions and many files, the fastest of five."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        seed(store, "large:1000x10x1x20@1k,project=MANY")
+        session = store.find("kind='experiment'")[0]
+        store.close()
+        with served(Path(folder)) as (url, pid):
+            project = f"{url}/data/projects/MANY"
+            wanted = {
+                "10,000 sessions": f"{project}/experiments",
+                "10,000 sessions with columns": f"{project}/experiments?columns=ID,label,date,"
+                "xsiType,subject_label,xnat:mrSessionData/coil",
+                "1,000 subjects": f"{project}/subjects",
+                "the files of one session": f"{url}/data/experiments/{session.code}/files?all=true",
+            }
+            for name, address in wanted.items():
+                times = []
+                for _ in range(5):
+                    began = time.perf_counter()
+                    curl(address)
+                    times.append(time.perf_counter() - began)
+                print(f"{name:<44}{min(times):>8.3f} s {peak_megabytes(pid):>6.0f} MB peak")
+        store = Store(Path(folder))
+        one = store.create_resource(store.find("kind='project'")[0], "ONE")
+        store.add_generated(
+            one, ((f"{i // 1000}/{i}.bin", Generated(1000, i % 256)) for i in range(200_000))
+        )
+        store.close()
+        with served(Path(folder)) as (url, pid):
+            began = time.perf_counter()
+            curl(f"{url}/data/projects/MANY/resources/ONE/files")
+            seconds = time.perf_counter() - began
+            print(f"{'200,000 files of one resource':<44}{seconds:>8.3f} s "
+                  f"{peak_megabytes(pid):>6.0f} MB peak")  # fmt: skip
+
+
+def bytes_of(text: str) -> int:
+    """`5G`, `200M` or a number of bytes."""
+    unit = {"K": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:].upper(), 0)
+    return int(float(text[:-1]) * unit) if unit else int(text)
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gigabytes", type=float, default=1.0)
+    parser.add_argument("--size", type=bytes_of)
+    parser.add_argument("--listings", action="store_true")
+    options = parser.parse_args()
+    if options.listings:
+        listings()
+    elif options.size:
+        sys.exit(0 if large(options.size) else f"more than {MOST_MEMORY} MB")
+    else:
+        ceiling(int(options.gigabytes * 1e9))
 
 
 if __name__ == "__main__":
