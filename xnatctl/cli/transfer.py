@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncclick as click
 
-from xnatctl.errors import ConfigError, LocalFault, UsageError
+from xnatctl.errors import ConfigError, Declined, LocalFault, UsageError
 
 from .cluster import cluster_option, fewest, helped
 from .endurance import endurance_options
@@ -38,12 +40,14 @@ if TYPE_CHECKING:
     from xnatctl.cli.app import App
     from xnatctl.cluster.crew import Spec
     from xnatctl.config import Server
+    from xnatctl.engine.gone import Gone
     from xnatctl.engine.plan import OnConflict
     from xnatctl.engine.runner import Options
     from xnatctl.engine.state import StateStore
     from xnatctl.engine.types import Report, Selection
     from xnatctl.model import Dicom, SharedIn
     from xnatctl.retry import Waiting
+    from xnatctl.routes import Allowed
     from xnatctl.ui.plan import Planned
 
 
@@ -62,6 +66,8 @@ class TransferOptions:
     users: bool = False
     relabel: Path | None = None
     provenance: bool = False
+    delete_extra: bool = False
+    delete_extra_max: int = 10
     accept: tuple[str, ...] = ()
     plan: Path | None = None
     cluster: Spec | None = None
@@ -153,6 +159,21 @@ _TRANSFER_OPTIONS = (
         help="Write into each session where it comes from.",
     ),
     option(
+        "--delete-extra",
+        is_flag=True,
+        group=TRANSFER,
+        help="Delete at the destination what earlier runs put there and the source has no more.",
+    ),
+    option(
+        "--delete-extra-max",
+        type=click.IntRange(0, 100),
+        metavar="PERCENT",
+        default=10,
+        show_default=True,
+        group=TRANSFER,
+        help="How much of a project's sessions or subjects that may touch.",
+    ),
+    option(
         "--accept",
         multiple=True,
         metavar="CODE[,CODE]",
@@ -225,6 +246,12 @@ async def run_transfer(app: App, options: TransferOptions, *, save: Path | None 
             hint="name another server with --dest-profile, or another --dest-project",
         )
     how = _how(app, options, source, sink)
+    selection = _selection(options)
+    if options.delete_extra and (selection.rules or selection.since or options.plan):
+        raise UsageError(
+            "--delete-extra needs the whole project: what was not looked at cannot be missed",
+            hint="leave out the selection or --plan, or leave out --delete-extra",
+        )
     if not (options.yes or options.dry_run):
         app.console.confirm(
             f"Copy project {options.project} from {source.name} ({source.url}) "
@@ -243,7 +270,7 @@ async def run_transfer(app: App, options: TransferOptions, *, save: Path | None 
             helped_desk,
             here,
             there,
-            _selection(options),
+            selection,
             project=options.dest_project,
             dicom=options.dicom,
             shared_in=options.shared_in,
@@ -252,6 +279,7 @@ async def run_transfer(app: App, options: TransferOptions, *, save: Path | None 
             relabel=load_labels(options.relabel) if options.relabel else None,
             provenance=_provenance() if options.provenance else None,
             waiting=_waiting(options),
+            deletions=_deletions(app, options) if options.delete_extra else None,
         )
         if options.dry_run:
             rate = await _last_rate(work.state, report)
@@ -302,6 +330,37 @@ def _provenance() -> dict[str, str]:
         "copied": datetime.now(UTC).isoformat(timespec="seconds"),
         "tool": f"xnatctl {__version__}",
     }
+
+
+def _deletions(app: App, options: TransferOptions) -> Allowed:
+    """Shows what would go, refuses more than the limit, and asks unless `--yes` was given."""
+    from xnatctl.ui.render import count
+
+    most = options.delete_extra_max
+
+    def allowed(found: Sequence[Gone], share: float) -> bool:
+        going = [one for one in found if not one.why_not]
+        if not going:
+            return False
+        if share * 100 > most:
+            percent = math.ceil(share * 100)
+            app.console.fail(
+                f"nothing is deleted: that would touch {percent} % of {options.dest_project}",
+                hint=f"if that is right: --delete-extra-max {percent}",
+            )
+            return False
+        if options.yes:
+            return True
+        for one in going:
+            files = f" with {count(one.files, 'file')}" if one.files else ""
+            app.console.say(f"gone at the source: {one}{files}")
+        try:
+            app.console.confirm(f"Delete {count(len(going), 'thing')} at the destination?")
+        except Declined:
+            return False
+        return True
+
+    return allowed
 
 
 def _waiting(options: TransferOptions) -> Waiting | None:

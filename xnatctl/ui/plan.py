@@ -11,6 +11,7 @@ from xnatctl.engine.types import Item, Report, Unit, Verdict
 
 from .console import Column, Console
 from .render import count, size, span
+from .report import gone_sentence, left_json
 
 COUNTED = (Verdict.COPY, Verdict.REPLACE, Verdict.KEEP, Verdict.CONFLICT)
 
@@ -75,6 +76,7 @@ def document(planned: Planned, report: Report, *, rate: float, **head: str) -> d
         "conflicts": sum(bool(row["problem"] or row["conflict"]) for row in rows),
         "eta_s": round(total / rate, 1) if rate else None,
         "exit_code": report.exit_code,
+        "gone": [left_json(one) for one in report.gone],
         "units": rows,
     }
 
@@ -97,4 +99,6 @@ def print_plan(planned: Planned, plan: dict[str, Any], console: Console) -> None
     parts.append(f"{count(plan['files_kept'], 'file')} there already")
     if plan["conflicts"]:
         parts.append(f"{plan['conflicts']} in conflict")
+    for one in plan["gone"]:
+        console.say(gone_sentence(one["key"], one["code"], one["reason"]))
     console.say("; ".join(parts))
