@@ -8,7 +8,14 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from xnatctl.engine.limits import FAILURES_TO_CLOSE, Climb, Gate, Sample
+from xnatctl.engine.limits import (
+    BUDGET,
+    FAILURE_COSTS,
+    FAILURES_TO_CLOSE,
+    Climb,
+    Gate,
+    Sample,
+)
 from xnatctl.errors import Busy, NotFound, Unreachable
 
 
@@ -121,6 +128,35 @@ async def test_one_success_opens_a_closed_gate() -> None:
         pass
 
     assert not gate.is_closed
+
+
+async def test_a_host_that_fails_every_other_time_is_left_alone_when_its_budget_is_spent() -> None:
+    clock = Clock()
+    gate = Gate("sink", most=4, fixed=True, clock=clock, sleep=clock.sleep)
+    failed = 0
+    while not gate.is_closed:
+        await fail(gate, 1, Unreachable("gone"))
+        failed += 1
+        if not gate.is_closed:
+            async with gate.slot():
+                pass
+
+    assert failed == BUDGET // (FAILURE_COSTS - 1)
+    before = clock.now
+    async with gate.slot():
+        pass
+    assert clock.now - before == 5.0
+    assert not gate.is_closed
+
+
+async def test_failures_that_are_rare_never_spend_the_budget() -> None:
+    gate = Gate("sink", most=4, fixed=True)
+    for _ in range(200):
+        await fail(gate, 1, Unreachable("gone"))
+        for _ in range(FAILURE_COSTS):
+            async with gate.slot():
+                pass
+        assert not gate.is_closed
 
 
 async def test_what_the_other_end_did_is_not_held_against_a_host() -> None:

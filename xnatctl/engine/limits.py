@@ -5,8 +5,9 @@ A relay holds a slot of each end, always the source's first. Three mechanisms, f
 1. `Climb` widens the gate while that pays in delivered bytes (or files, where they are small), and
    narrows it when the host refuses or answers much later than it could. Round-trip time alone says
    nothing about bulk bodies, so goodput decides.
-2. After many failures in a row the gate closes: nothing is sent for a while, then one request at a
-   time until one succeeds. What waits keeps its attempts.
+2. After many failures in a row, or when a budget is spent that failures draw from and successes
+   fill again, the gate closes: nothing is sent for a while, then one request at a time until one
+   succeeds. What waits keeps its attempts.
 3. A bound from outside (`--workers`), which nothing exceeds.
 """
 
@@ -30,6 +31,8 @@ WINDOW_S = 2.0
 WINDOW_COMPLETIONS = 8
 SMALL_BODY = 256 * 1024
 FAILURES_TO_CLOSE = 20
+BUDGET, FAILURE_COSTS = 500, 5
+"""A host that fails more than one request in six for long is left alone for a while."""
 PROBE_AFTER_S = (5.0, 15.0, 45.0, 120.0)
 
 
@@ -154,6 +157,7 @@ class Gate:
         self._bytes = self._completions = self._refusals = self._peak = 0
         self._first_bytes: deque[float] = deque(maxlen=64)
         self._failures = 0
+        self._budget = BUDGET
         self._closings = 0
         self._closed_until = 0.0
         self._probe = anyio.Lock()
@@ -232,13 +236,16 @@ class Gate:
     def _succeeded(self) -> None:
         self._failures = self._closings = 0
         self._closed_until = 0.0
+        self._budget = min(BUDGET, self._budget + 1)
         self._completions += 1
         self._tick()
 
     def _refused(self) -> None:
         self._refusals += 1
         self._failures += 1
-        if self._failures >= FAILURES_TO_CLOSE:
+        self._budget -= FAILURE_COSTS
+        if self._failures >= FAILURES_TO_CLOSE or self._budget < 0:
+            self._budget = max(self._budget, BUDGET // 5)
             pause = self._probe_after[min(self._closings, len(self._probe_after) - 1)]
             self._closings += 1
             self._closed_until = self.now() + pause
