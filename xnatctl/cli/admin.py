@@ -18,6 +18,7 @@ from .changes import Change, carry_out
 from .fallback import Fallback
 from .group import Group, Lazy, option
 from .lookup import missing
+from .names import PROJECT, project_at
 from .options import (
     NATURAL,
     SELECTION,
@@ -54,7 +55,7 @@ class Refresh:
 
 
 @admin.command("refresh-catalogs")
-@click.argument("project", metavar="PROJECT")
+@click.argument("project", metavar="PROJECT", type=PROJECT)
 @option(
     "-O",
     "--option",
@@ -153,7 +154,7 @@ def _list_ids(app: App, ids: Sequence[str], options: str) -> None:
 
 
 async def _experiments(xnat: Xnat, wanted: Refresh) -> list[str]:
-    with missing(f"no project {wanted.project} at {xnat.name}", "xnatctl project list"):
+    async with project_at(xnat, wanted.project):
         found = await xnat.list_experiments(wanted.project)
     names = {name: one.id for one in found for name in (one.id, one.label)}
     ids = list(dict.fromkeys(one.id for one in found))

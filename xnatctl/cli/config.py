@@ -12,6 +12,7 @@ from xnatctl.errors import ConfigError, Conflict, LocalFault, UsageError, Xnatct
 
 from .changes import Change, carry_out
 from .group import Group, option
+from .names import PROFILE
 from .options import CONNECTION, dry_run_option, read_secret, yes_option
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ async def add_profile(
 
 
 @config.command("remove-profile")
-@click.argument("name")
+@click.argument("name", metavar="PROFILE", type=PROFILE)
 @yes_option
 @dry_run_option
 async def remove_profile(app: App, *, name: str, yes: bool, dry_run: bool) -> int:
@@ -201,7 +202,7 @@ async def remove_profile(app: App, *, name: str, yes: bool, dry_run: bool) -> in
 
 
 @config.command("use-context")
-@click.argument("name", metavar="PROFILE")
+@click.argument("name", metavar="PROFILE", type=PROFILE)
 async def use_context(app: App, *, name: str) -> None:
     """Make a profile the default one.
 
@@ -282,7 +283,7 @@ def _details(one: Profile) -> dict[str, Any]:
 
 
 @config.command("set-password")
-@click.argument("name", metavar="PROFILE")
+@click.argument("name", metavar="PROFILE", type=PROFILE)
 @option("--password-stdin", is_flag=True, help="Read the password from a pipe.")
 async def set_password(app: App, *, name: str, password_stdin: bool) -> None:
     """Store a profile's password in the keychain, and drop it from the file.

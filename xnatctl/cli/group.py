@@ -4,7 +4,7 @@ The parser never runs a command. A command's `invoke` returns a `Job`, which `ma
 so parsing and `--help` need no event loop, and a signal is handled in one place.
 
 Groups load their commands by name out of a static table, so that `--help` imports none of them.
-Imports nothing but asyncclick: what is imported here is paid for by every `--help`.
+Imports little but asyncclick: what is imported here is paid for by every `--help`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any
 
 import asyncclick as click
 from asyncclick.core import ParameterSource
+
+from .names import PROFILE
 
 FORMATS = ("table", "json", "jsonl", "yaml", "csv", "tsv")
 WIDEST_NAME = 26  # a longer one has a line of its own in the help
@@ -91,7 +93,13 @@ def _global(*names: str, **kwargs: Any) -> Option:
 
 
 GLOBAL_OPTIONS = (
-    _global("-p", "--profile", metavar="NAME", help="Server to talk to; see `config show`."),
+    _global(
+        "-p",
+        "--profile",
+        metavar="NAME",
+        type=PROFILE,
+        help="Server to talk to; see `config show`.",
+    ),
     _global(
         "-o",
         "--output",

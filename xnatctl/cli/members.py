@@ -11,7 +11,7 @@ from xnatctl.errors import NotFound, PermissionDenied, Refused
 
 from .changes import Change, carry_out
 from .group import command, option
-from .lookup import missing
+from .names import PROJECT, project_at
 from .options import dry_run_option, list_options, yes_option
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ LEVELS = ("public", "protected", "private")
 
 
 @command("users")
-@click.argument("project_id", metavar="PROJECT")
+@click.argument("project_id", metavar="PROJECT", type=PROJECT)
 @list_options
 async def users(app: App, *, project_id: str, shape: Shape) -> None:
     """List the users of a project with their roles.
@@ -65,7 +65,7 @@ class Grant:
 
 
 @command("grant")
-@click.argument("project_id", metavar="PROJECT")
+@click.argument("project_id", metavar="PROJECT", type=PROJECT)
 @click.argument("username", metavar="USER")
 @option("--role", type=click.Choice(ROLES), required=True, help="What the user may do.")
 @option("--invite", is_flag=True, help="Let the server mail somebody that it does not know.")
@@ -138,7 +138,7 @@ async def _must_be_known(xnat: Xnat, login: str) -> None:
 
 
 @command("revoke")
-@click.argument("project_id", metavar="PROJECT")
+@click.argument("project_id", metavar="PROJECT", type=PROJECT)
 @click.argument("username", metavar="USER")
 @yes_option
 @dry_run_option
@@ -180,7 +180,7 @@ def _revoked(members: Members, project: str, one: Member) -> Change:
 
 
 @command("requests")
-@click.argument("project_id", metavar="PROJECT")
+@click.argument("project_id", metavar="PROJECT", type=PROJECT)
 @list_options
 async def requests(app: App, *, project_id: str, shape: Shape) -> None:
     """List a project's requests for access, open and answered.
@@ -194,15 +194,14 @@ async def requests(app: App, *, project_id: str, shape: Shape) -> None:
     from xnatctl.ui.console import Column
     from xnatctl.xnat.members import Members
 
-    async with app.xnat() as xnat:
-        with missing(f"no project {project_id} at {xnat.name}", "xnatctl project list"):
-            rows = await Members(xnat).requests(project_id)
+    async with app.xnat() as xnat, project_at(xnat, project_id):
+        rows = await Members(xnat).requests(project_id)
     keys = list(rows[0]) if rows else ["par_id", "proj_id", "level", "create_date"]
     app.console.rows(rows, [Column(key) for key in keys], key="par_id", shape=shape)
 
 
 @command("access")
-@click.argument("project_id", metavar="PROJECT")
+@click.argument("project_id", metavar="PROJECT", type=PROJECT)
 @option("--set", "level", type=click.Choice(LEVELS), help="Change who may read it.")
 @yes_option
 @dry_run_option
@@ -215,7 +214,7 @@ async def access(app: App, *, project_id: str, level: str | None, yes: bool, dry
       xnatctl project access STUDY --set protected --yes
     """
     async with app.xnat() as xnat:
-        with missing(f"no project {project_id} at {xnat.name}", "xnatctl project list"):
+        async with project_at(xnat, project_id):
             now = await xnat.accessibility(project_id)
         if level is None:
             record = {"project": project_id, "accessibility": now}
@@ -239,5 +238,5 @@ async def access(app: App, *, project_id: str, level: str | None, yes: bool, dry
 async def _members(xnat: Xnat, project: str) -> list[Member]:
     from xnatctl.xnat.members import Members
 
-    with missing(f"no project {project} at {xnat.name}", "xnatctl project list"):
+    async with project_at(xnat, project):
         return await Members(xnat).list(project)

@@ -20,6 +20,7 @@ import asyncclick as click
 from xnatctl.errors import UsageError
 
 from .group import option
+from .names import PROFILE, PROJECT
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -53,6 +54,7 @@ def project_option(function: Function) -> Function:
         "-P",
         "--project",
         metavar="PROJECT",
+        type=PROJECT,
         group=SELECTION,
         help="Project ID.  [default: the profile's default_project]",
     )(function)
@@ -160,6 +162,7 @@ def destination_options(function: Function) -> Function:
     @option(
         "--dest-profile",
         metavar="NAME",
+        type=PROFILE,
         group=CONNECTION,
         help="Profile of the server to write to.",
     )

@@ -13,6 +13,7 @@ from xnatctl.errors import Incomplete, NotFound, PermissionDenied, Refused, Usag
 from .changes import Change, carry_out, planned
 from .group import Group, option
 from .lookup import find_session, missing
+from .names import project_at
 from .options import (
     SELECTION,
     SPAN,
@@ -60,7 +61,10 @@ async def list_(app: App, *, project: str | None, shape: Shape) -> None:
                 why="its pipelines are listed by project",
                 hint="add -P PROJECT",
             )
-        rows = await _pipelines(app, pipelines, home, wrappers) if home else []
+        rows: list[dict[str, str]] = []
+        if home:
+            async with project_at(xnat, home):
+                rows = await _pipelines(app, pipelines, home, wrappers)
     rows += [_wrapper_row(one) for one in (wrappers or {}).values()]
     columns = [Column(one) for one in ("name", "description", "version", "path")]
     app.console.rows(rows, columns, key="name", shape=shape)
@@ -73,8 +77,7 @@ async def _pipelines(
     from xnatctl.xnat.parse import cell
 
     try:
-        with missing(f"no project {project} at the server", "xnatctl project list"):
-            found = await pipelines.of_project(project)
+        found = await pipelines.of_project(project)
     except PermissionDenied:
         if wrappers is None:
             raise

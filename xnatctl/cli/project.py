@@ -12,7 +12,7 @@ from xnatctl.errors import Conflict
 
 from .changes import planned
 from .group import Group, Lazy, option
-from .lookup import missing
+from .names import PROJECT, project_at, remember_projects
 from .options import dry_run_option, list_options
 
 if TYPE_CHECKING:
@@ -71,12 +71,13 @@ async def run_list(app: App, shape: Shape) -> None:
         {"id": one.id, "name": one.name, "pi": one.pi, "description": one.description}
         for one in found
     ]
+    remember_projects(app.environ, xnat.url, [one.id for one in found])
     columns = [Column("id", "ID"), Column("name"), Column("pi", "PI"), Column("description")]
     app.console.rows(rows, columns, shape=shape)
 
 
 @project.command("show")
-@click.argument("project_id", metavar="PROJECT")
+@click.argument("project_id", metavar="PROJECT", type=PROJECT)
 async def show(app: App, *, project_id: str) -> None:
     """Show one project: its names, access and how much it holds.
 
@@ -90,7 +91,7 @@ async def show(app: App, *, project_id: str) -> None:
 
 async def run_show(app: App, project_id: str) -> None:
     async with app.xnat() as xnat:
-        with missing(f"no project {project_id} at {xnat.name}", "xnatctl project list"):
+        async with project_at(xnat, project_id):
             item = await xnat.get_project(project_id)
         fields = item.get("data_fields", {})
         own = str(fields.get("ID", project_id))
@@ -111,7 +112,7 @@ async def run_show(app: App, project_id: str) -> None:
 
 
 @project.command("create")
-@click.argument("project_id", metavar="PROJECT")
+@click.argument("project_id", metavar="PROJECT", type=PROJECT)
 @option("--name", help="Full name.  [default: the ID]")
 @option("--description", help="What the project is about.")
 @option("--pi", metavar="NAME", help="Last name of the principal investigator.")

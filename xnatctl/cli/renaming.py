@@ -28,7 +28,8 @@ from .labels import (
     patterns_rule,
     renames,
 )
-from .lookup import find_session, missing
+from .lookup import find_session
+from .names import project_at
 from .options import SELECTION, dry_run_option, project_option, yes_option
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ async def run_subject_rename(app: App, project: str, options: RenameOptions) -> 
 
     rule = options.rule(project)
     async with app.xnat() as xnat:
-        with missing(f"no project {project} at {xnat.name}", "xnatctl project list"):
+        async with project_at(xnat, project):
             subjects = await xnat.list_subjects(project)
         own = {one.label: one.id for one in subjects if one.project == project}
         plan = renames([one.label for one in subjects], rule, may_merge=True)
@@ -239,7 +240,7 @@ async def rename_sessions(
 ) -> int:
     from xnatctl.xnat.edits import Edits
 
-    with missing(f"no project {project} at {xnat.name}", "xnatctl project list"):
+    async with project_at(xnat, project):
         found = await xnat.list_experiments(project)
     sessions = {one.label: one for one in found}
     plan = renames(list(sessions), rule, may_merge=False)
@@ -330,7 +331,7 @@ async def _numbered(xnat: Xnat, project: str, subject_pattern: str | None) -> Se
     except re.error as error:
         raise UsageError(f"{subject_pattern!r} is no regular expression", why=str(error)) from error
     columns = "ID,label,project,subject_label,xsiType,date,time"
-    with missing(f"no project {project} at {xnat.name}", "xnatctl project list"):
+    async with project_at(xnat, project):
         rows = await xnat.rows(paths.experiments(project), {"columns": columns})
     return [
         Numbered(

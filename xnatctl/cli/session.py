@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from xnatctl.errors import UsageError
 
 from .group import Group, Lazy, option
-from .lookup import find_session, missing
+from .lookup import find_session
+from .names import project_at
 from .options import SELECTION, list_options, project_option, session_option, subject_option
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ async def sessions_of(
     """A row for every experiment, and whether it is an imaging session."""
     async with app.xnat() as xnat:
         of = f" or no subject {subject} in it" if subject else ""
-        with missing(f"no project {project} at {xnat.name}{of}"):
+        async with project_at(xnat, project, of):
             found = await xnat.list_experiments(project, subject)
     return [
         (

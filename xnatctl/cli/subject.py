@@ -9,6 +9,7 @@ import asyncclick as click
 
 from .group import Group, Lazy
 from .lookup import missing
+from .names import project_at
 from .options import list_options, project_option
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ async def run_list(app: App, project: str, shape: Shape) -> None:
     from xnatctl.ui.console import Column
 
     async with app.xnat() as xnat:
-        with missing(f"no project {project} at {xnat.name}", "xnatctl project list"):
+        async with project_at(xnat, project):
             subjects = await xnat.list_subjects(project)
         sessions = await xnat.list_experiments(project)
     counts = Counter(one.subject_id for one in sessions if one.is_imaging)
