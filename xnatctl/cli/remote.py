@@ -17,7 +17,7 @@ from anyio import to_thread
 from xnatctl.cluster.wire import MakeSink, Remember
 from xnatctl.config import Overrides, Role, Server
 from xnatctl.engine.ports import Sink, Source
-from xnatctl.errors import ConfigError
+from xnatctl.errors import ConfigError, Unreachable
 from xnatctl.routes import ExportEnds, TransferEnds, open_bundle
 from xnatctl.xnat.client import Xnat
 
@@ -65,7 +65,11 @@ class Address:
         known = self.name in app.config.profiles
         name = self.name if known or self.role == "source" else None
         async with app.xnat(app.server(name, role=self.role, flags=flags)) as xnat:
-            await xnat.whoami()
+            try:
+                await xnat.whoami()
+            except Unreachable as error:
+                error.why = f"{self.url}: {error.why}"
+                raise
             yield xnat
 
 

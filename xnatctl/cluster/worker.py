@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import platform
 import signal
 import threading
@@ -64,13 +65,19 @@ async def join(job: bytes, dask_worker: Worker) -> Joined | XnatctlError:
     wanted: Job = unpacked(job)
     for old in [one for one in _posts.values() if one.job.pair == wanted.pair]:
         await old.close()
-    if wanted.is_local and threading.current_thread() is threading.main_thread():
-        # Ctrl-C reaches every process of the terminal; only the coordinator decides what it means.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if wanted.is_local:
+        _be_quiet()
     post = Post(wanted, dask_worker)
     _posts[wanted.run] = post
     await post.open()
     return post.trouble or Joined(post.seat)
+
+
+def _be_quiet() -> None:
+    """Leave the terminal to the coordinator: its Ctrl-C reaches every process that it started."""
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 async def tell(run: str, news: bytes) -> Held | None:

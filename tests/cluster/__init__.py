@@ -1,0 +1,1 @@
+"""Units on several processes and machines."""
