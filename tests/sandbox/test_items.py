@@ -349,6 +349,20 @@ async def test_renaming_a_session_moves_its_folder_and_a_taken_label_is_409(xnat
     assert (xnat.sandbox.store.archive / "P/arc001/E9/SCANS/3/DICOM/a.dcm").read_bytes() == b"abc"
 
 
+async def test_renaming_a_session_drops_every_other_field_of_the_request(xnat: Client) -> None:
+    answer = await xnat(f"PUT {SESSION}?label=E9&note=lost")
+    assert (answer.status, answer.body) == (200, b"")
+    row = (await xnat("GET /data/projects/P/experiments?columns=label,note")).rows[0]
+    assert (row["label"], row["note"]) == ("E9", "")
+
+
+async def test_a_typo_in_a_label_makes_an_empty_session(xnat: Client) -> None:
+    answer = await xnat(f"PUT {SESSION}_?xsiType=xnat:mrSessionData&note=meant%20for%20E")
+    assert answer.status == 201
+    assert await labels(xnat) == {"E", "E_"}
+    assert (await xnat(f"GET {SESSION}_/scans")).rows == []
+
+
 async def test_an_open_workflow_refuses_renames_and_deletes(xnat: Client) -> None:
     item = xnat.sandbox.store.find("label='E'")[0]
     xnat.sandbox.workflow(item, "P", "AutoRun", "Queued", "admin")

@@ -211,6 +211,28 @@ async def test_names_with_plus_percent_and_semicolon_cannot_be_addressed(xnat: C
     assert [name.rpartition("/")[2] for name in inside] == names
 
 
+async def test_a_hash_must_be_encoded_and_a_comma_need_not(xnat: Client) -> None:
+    for encoded, name in (("a%23b", "a#b"), ("c,d", "c,d"), ("e%5Bf%5D", "e[f]")):
+        await xnat.put(f"{FILES}/{encoded}", b"1")
+        assert (await xnat(f"GET {FILES}/{encoded}")).status == 200
+        assert name in await xnat.names(FILES)
+
+
+async def test_files_of_a_deleted_resource_reappear_when_its_catalog_is_refreshed(
+    xnat: Client,
+) -> None:
+    await xnat.put(f"{FILES}/old", b"1")
+    assert (await xnat(f"DELETE {RESOURCE}")).status == 200
+    assert (await xnat(f"PUT {RESOURCE}")).status == 200
+    assert await xnat.names(FILES) == []
+    await xnat(f"POST /data/services/refresh/catalog?resource={RESOURCE[5:]}&options=append")
+    assert await xnat.names(FILES) == ["old"]
+    await xnat(f"DELETE {RESOURCE}?removeFiles=true")
+    await xnat(f"PUT {RESOURCE}")
+    await xnat(f"POST /data/services/refresh/catalog?resource={RESOURCE[5:]}&options=append")
+    assert await xnat.names(FILES) == []
+
+
 async def test_a_single_catalog_cannot_be_uploaded(xnat: Client) -> None:
     assert (await xnat.put(f"{FILES}/x_catalog.xml", b"<c/>")).status == 500
 
@@ -298,6 +320,29 @@ async def test_entry_paths_differ_with_the_road(xnat: Client, path: str, entry: 
     answer = await xnat(f"GET {path}")
     assert answer.names == [entry]
     assert "Content-Length" not in answer.headers
+
+
+async def test_a_folder_that_is_called_like_its_scan_is_mangled_in_archives(
+    xnat: Client, start: Start
+) -> None:
+    await xnat.put(f"{FILES}/x/3/a", b"1")
+    (found,) = (await xnat(f"GET {FILES}?format=zip")).names
+    assert found == "E/scans/3-T1w/resources/DICOM/files/x/3-T1w/a"
+    (found,) = (await xnat(f"GET {SESSION}/files?all=true&format=zip")).names
+    assert found == "E/scans/3/resources/DICOM/files/x/3/a"
+    sane = await start(root="sane", mangle_entries=False)
+    await fill(sane)
+    await sane.put(f"{FILES}/x/3/a", b"1")
+    (found,) = (await sane(f"GET {FILES}?format=zip")).names
+    assert found == "E/scans/3-T1w/resources/DICOM/files/x/3/a"
+
+
+async def test_names_in_listings_are_base_names_and_may_be_equal(xnat: Client) -> None:
+    for name in ("a/1.dcm", "b/1.dcm"):
+        await xnat.put(f"{FILES}/{name}", name.encode())
+    rows = (await xnat(f"GET {FILES}")).rows
+    assert [row["Name"] for row in rows] == ["1.dcm", "1.dcm"]
+    assert [row["URI"].partition("/files/")[2] for row in rows] == ["a/1.dcm", "b/1.dcm"]
 
 
 async def test_zips_are_stored_unless_deflation_is_asked_for(xnat: Client) -> None:

@@ -424,7 +424,7 @@ def test_nasty_scans_are_odd_each_in_one_way(nasty: Store) -> None:
     session = named(nasty, "experiment", "NASTY_001_scans")
     scans = {scan.code: scan for scan in nasty.children(session, "scan")}
     assert {"1", "1-MR1", "4.2", "10", "11"} <= set(scans)
-    assert labels(nasty, scans["10"]) == ["NIFTI"]
+    assert labels(nasty, scans["10"]) == ["NIFTI", "FOLDERS"]
     assert labels(nasty, scans["11"]) == []
     assert labels(nasty, scans["14"]) == ["DICOM", "DICOM"]
     assert nasty.fields(scans["6"])["type"] == "1"

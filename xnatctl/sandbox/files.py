@@ -379,11 +379,17 @@ def archive_bodies(
     structure = call.param("structure")
     for one in chosen:
         prefix = _entry_prefix(call, place, one, structure)
+        plain, typed = f"/{one.item.code}/", _typed_folder(call, place, one, structure)
         for file in call.store.files(one.resource):
             if folder and not _in_folder(file.path, folder, True):
                 continue
             if file.body != "none":
-                yield body_of(call, one.resource, file, prefix + file.path)
+                path = prefix + file.path
+                if typed:
+                    # The first is the scan's folder; a folder in it may have the same name.
+                    often = -1 if call.settings.mangle_entries else 1
+                    path = path.replace(plain, f"/{typed}/", often)
+                yield body_of(call, one.resource, file, path)
 
 
 def _entry_prefix(call: Call, place: Place, one: Held, structure: str) -> str:
@@ -396,12 +402,7 @@ def _entry_prefix(call: Call, place: Place, one: Held, structure: str) -> str:
         return "/".join(part for part in (head, below, resource.folder) if part) + "/"
     middle = ""
     if item.kind == "scan":
-        kind = re.sub(r"\W", "_", store.fields(item).get("type", ""))
         middle = f"scans/{item.code}"
-        if structure == "improved" and kind:
-            middle += f"_{kind}" if call.param("format") == "zip" else ""
-        elif not structure and "scan" in place.ids and kind:
-            middle += f"-{kind}"
     elif item.kind in _CATEGORY:
         middle = f"{item.kind}s/{item.label}/{resource.bucket}"
     parts: list[str] = [] if structure == "improved" else [head]
@@ -419,6 +420,18 @@ def _entry_prefix(call: Call, place: Place, one: Held, structure: str) -> str:
         if call.flag("projectIncludedInPath"):
             parts.insert(0, store.item(session.project).code)
     return "/".join(parts) + "/"
+
+
+def _typed_folder(call: Call, place: Place, one: Held, structure: str) -> str:
+    """The folder of a scan with its type, empty where the structure has none."""
+    kind = ""
+    if one.item.kind == "scan":
+        kind = re.sub(r"\W", "_", call.store.fields(one.item).get("type", ""))
+    if kind and structure == "improved" and call.param("format") == "zip":
+        return f"{one.item.code}_{kind}"
+    if kind and not structure and "scan" in place.ids:
+        return f"{one.item.code}-{kind}"
+    return ""
 
 
 def delete_file(call: Call, place: Place) -> web.Response:

@@ -210,6 +210,9 @@ def _scans(store: Store, subject: Item) -> None:
 
     only = store.create_scan(session, "10", fields={"type": "no DICOM", "quality": "usable"})
     fill(store, only, "NIFTI", {"only.nii.gz": phantom.nifti(series("10", 10))}, format="NIFTI")
+    # In archives XNAT writes the type behind every folder that is called like the scan.
+    inside = {"10/volume.txt": b"inside\n", "sub/10/volume.txt": b"deeper\n"}
+    fill(store, only, "FOLDERS", {**inside, "10.txt": b"beside\n"})
     store.create_scan(session, "11", fields={"type": "no resource", "note": _FREE_TEXT})
 
     damaged = series("12", 12)

@@ -44,6 +44,8 @@ class Settings:
     """Overlapping uploads into one resource: the later one answers 500, its file uncatalogued."""
     mangle_paths: bool = True
     """File paths in URLs are decoded twice, so names with + % ; cannot be addressed."""
+    mangle_entries: bool = True
+    """A folder inside a scan that is called like the scan gets its type, too, in archives."""
     escape_query: bool = True
     """Query values are stored XML-escaped."""
     checksums: bool = True
