@@ -188,7 +188,7 @@ class Config:
             ca_bundle=pick.text("ca_bundle", ""),
             timeout=pick.number("timeout", prefix + "TIMEOUT"),
             default_project=pick.text("default_project", ""),
-            workers=profile.workers,
+            workers=pick.count("workers"),
             profile=profile,
             origin=pick.origin,
         )
@@ -281,6 +281,10 @@ class _Picker:
     def text(self, name: str, variable: str) -> str | None:
         value, self.origin[name] = self._first(name, variable)
         return None if value is None else str(value)
+
+    def count(self, name: str) -> int | None:
+        value, self.origin[name] = self._first(name, "")
+        return None if value is None else int(value)
 
     def given(self, name: str, variable: str) -> str | None:
         """A secret that a flag or the environment hands over; a profile's is looked up later."""

@@ -234,9 +234,9 @@ def test_no_arguments_show_the_help_and_a_noun_alone_is_a_usage_error(xnatctl: C
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (("projct",), "Did you mean 'project'?"),
-        (("project", "lst"), "Did you mean 'list'?"),
-        (("project", "list", "--limt", "1"), "'--limit'"),
+        (("projct",), "did you mean project?"),
+        (("project", "lst"), "did you mean list?"),
+        (("project", "list", "--limt", "1"), "did you mean --limit?"),
         (("project", "list", "--limit", "x"), "'x' is not a valid integer"),
         (("project", "list", "-o", "xml"), "is not one of"),
         (("scan", "list"), "missing option '-E' / '--experiment'"),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from xnatctl.errors import XnatctlError
+from xnatctl.ui.render import visible
 
 from .group import command, option
 
@@ -67,8 +68,6 @@ async def doctor(app: App, *, fix: bool) -> int:
       xnatctl doctor
       xnatctl doctor -p prod --fix
     """
-    from xnatctl.ui.console import Column
-
     found = Findings()
     server = _config(app, found)
     for name in ("config.yaml", ".session"):
@@ -76,9 +75,24 @@ async def doctor(app: App, *, fix: bool) -> int:
     if server is not None:
         await _server(app, found, server)
     _machine(app, found)
-    columns = [Column(name) for name in ("check", "status", "detail", "fix")]
-    app.console.rows(found.rows, columns, key="check")
+    _print(app, found.rows)
     return int(found.failed)
+
+
+def _print(app: App, rows: list[Row]) -> None:
+    """A line a check for people, with its fix below it: a table would be wider than a terminal."""
+    from xnatctl.ui.console import Column
+
+    console = app.console
+    if console.format != "table" or console.quiet:
+        columns = [Column(name) for name in ("check", "status", "detail", "fix")]
+        console.rows(rows, columns, key="check")
+        return
+    wide = max(len(row["check"]) for row in rows)
+    for row in rows:
+        console.write(f"{row['status']:<4}  {row['check']:<{wide}}  {visible(row['detail'])}\n")
+        if row["fix"]:
+            console.write(f"{'':{wide + 6}}  fix: {row['fix']}\n")
 
 
 def _config(app: App, found: Findings) -> Server | None:

@@ -320,7 +320,7 @@ async def explain(app: App) -> None:
     from xnatctl.ui.console import Column
 
     server = app.server()
-    names = ("url", "username", "verify_ssl", "ca_bundle", "timeout", "default_project")
+    names = ("url", "username", "verify_ssl", "ca_bundle", "timeout", "default_project", "workers")
     rows = [
         {"setting": name, "value": getattr(server, name), "origin": server.origin.get(name, "")}
         for name in names

@@ -26,9 +26,10 @@ async def find_session(
     default = None if project else app.server().default_project
     try:
         found = await xnat.resolve_session(session, project or default)
-    except NotFound:
+    except NotFound as error:
         if default is None:
-            raise
+            hint = f"xnatctl session list -P {project}" if project else error.hint
+            raise NotFound(error.message, why=error.why, hint=hint) from error
         found = await xnat.resolve_session(session)
     owner = await _subject_of(xnat, found)
     if subject and subject.casefold() not in (owner.casefold(), found.subject_id.casefold()):

@@ -112,7 +112,11 @@ def explain(error: BaseException) -> Problem:
     if isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx else "xnatctl"
         words = error.format_message().rstrip(".")
-        return Problem(words[:1].lower() + words[1:], "", f"{path} --help", "usage-error", 2)
+        why = ""
+        if isinstance(error, (click.NoSuchCommand, click.NoSuchOption)):
+            words = error.message.rstrip(".")
+            why = f"did you mean {error.possibilities[0]}?" if error.possibilities else ""
+        return Problem(words[:1].lower() + words[1:], why, f"{path} --help", "usage-error", 2)
     if isinstance(error, click.ClickException):
         return Problem(error.format_message(), code=error.exit_code)
     if isinstance(error, (KeyboardInterrupt, click.Abort)):

@@ -62,6 +62,7 @@ async def list_(
       xnatctl resource list -P STUDY -S SUB001
     """
     from xnatctl.ui.console import Column
+    from xnatctl.ui.render import size_cell
     from xnatctl.xnat import paths
 
     async with app.xnat() as xnat:
@@ -78,6 +79,7 @@ async def list_(
     rows = [{key: row.get(key, "") for key in FIELDS} for row in found]
     titles = {"file_count": "Files", "file_size": "Size"}
     columns = [Column(key, titles.get(key, ""), right=key in titles) for key in FIELDS]
+    columns[FIELDS.index("file_size")] = Column("file_size", "Size", right=True, show=size_cell)
     app.console.rows(rows, columns, key="label", shape=shape)
 
 

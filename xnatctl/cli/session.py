@@ -153,6 +153,7 @@ async def run_show(app: App, session: str, project: str | None) -> None:
 def print_session(app: App, document: dict[str, Any]) -> None:
     """The whole document for programs; for people and pipes one table after another."""
     from xnatctl.ui.console import Column
+    from xnatctl.ui.render import size_cell
 
     console = app.console
     if console.quiet or console.format in ("json", "jsonl", "yaml"):
@@ -167,7 +168,6 @@ def print_session(app: App, document: dict[str, Any]) -> None:
             "type": row.get("type", ""),
             "series": row.get("series_description", ""),
             "quality": row.get("quality", ""),
-            "frames": row.get("frames", ""),
         }
         for row in document["scans"]
     ]
@@ -182,10 +182,15 @@ def print_session(app: App, document: dict[str, Any]) -> None:
     ]
     shown = (
         ("Scans", scans, {"id": "ID"}),
-        ("Resources", resources, {"count": "Files"}),
+        ("Resources", resources, {"label": "Label"}),
         ("Shared into", document["shared_projects"], {"label": "Label there"}),
     )
+    figures = {
+        "count": Column("count", "Files", right=True),
+        "size": Column("size", right=True, show=size_cell),
+    }
     for title, rows, titles in shown:
         if rows:
             console.heading(f"{title} ({len(rows)})")
-            console.rows(rows, [Column(key, titles.get(key, "")) for key in rows[0]])
+            columns = {key: Column(key, titles.get(key, "")) for key in rows[0]} | figures
+            console.rows(rows, [columns[key] for key in rows[0]])

@@ -122,8 +122,11 @@ async def help_(app: App, *, words: tuple[str, ...]) -> None:
 
 
 def _list() -> str:
-    lines = [f"  {name:<12}  {text.splitlines()[0]}" for name, text in TOPICS.items()]
-    return "Topics, for `xnatctl help TOPIC`:\n\n" + "\n".join(lines) + "\n"
+    formatter = click.Context(click.Command("help")).make_formatter()
+    formatter.write("Topics, for `xnatctl help TOPIC`:\n\n")
+    with formatter.indentation():
+        formatter.write_dl([(name, text.splitlines()[0]) for name, text in TOPICS.items()])
+    return formatter.getvalue()
 
 
 def _command_help(words: tuple[str, ...]) -> str:

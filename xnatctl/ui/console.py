@@ -152,7 +152,9 @@ class Console:
             known = {column.key: column for column in columns}
             columns = [known.get(name) or Column(name) for name in picked]
             kept = [{name: row.get(name) for name in picked} for row in kept]
-        if self.format == "table":
+        if self.format == "table" and not kept and _is_terminal(self.out):
+            self.say("nothing found")
+        elif self.format == "table":
             self.table(kept, columns)
         elif self.format in ("csv", "tsv"):
             write = render.as_csv if self.format == "csv" else render.as_tsv
@@ -170,7 +172,7 @@ class Console:
             self.write(f"{render.visible(record.get(key) or '')}\n")
         elif self.format == "table":
             words = {name: (titles or {}).get(name) or Column(name).words for name in record}
-            pairs = [(words[name], render.cell(value)) for name, value in record.items()]
+            pairs = [(words[name], render.cell(value) or "-") for name, value in record.items()]
             self._pairs(pairs)
         elif self.format in ("csv", "tsv"):
             write = render.as_csv if self.format == "csv" else render.as_tsv

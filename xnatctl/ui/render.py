@@ -117,6 +117,11 @@ def size(count: float | None) -> str:
     return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
 
 
+def size_cell(value: object) -> str:
+    """A size in a table for people; whatever is no number stays what it is."""
+    return size(float(str(value))) if str(value).isdigit() else cell(value)
+
+
 def span(seconds: float | None) -> str:
     """A duration for people: 0.4 s, 12 s, 3 min 05 s, 2 h 10 min."""
     if seconds is None:
