@@ -1,0 +1,159 @@
+"""`--cluster` as it is typed: processes that are killed, interrupted, and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.cluster.processes import (
+    LOGIN,
+    finished,
+    is_whole,
+    scheduler,
+    transfer,
+    wait_for,
+    worker,
+    workers_of,
+)
+from tests.faults.children import Servers, servers
+from tests.faults.judge import unit_statuses
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture
+def ends(tmp_path: Path) -> Iterator[Servers]:
+    with servers(tmp_path) as made:
+        yield made
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("mode", ["import", "copy"])
+def test_any_number_of_workers_leaves_the_same_with_one_login_each(
+    ends: Servers, count: int, mode: str
+) -> None:
+    code, out, err = finished(transfer(ends, "--dicom", mode, cluster=f"local:{count}"))
+    assert code == 0, err
+    assert json.loads(out)["success"] is True
+    assert is_whole(ends, mode)
+    for sandbox in (ends.here, ends.there):
+        # One of each worker, and ours.
+        assert count <= sandbox.counters.count("POST", "JSESSION", 200) <= count + 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_workers_killed_at_random_lose_and_double_nothing(ends: Servers, seed: int) -> None:
+    chance = random.Random(seed)
+    mode = ("import", "copy")[seed % 2]
+    events = ends.home / "1.jsonl"
+    process = transfer(ends, "--dicom", mode, cluster="local:3", events=events)
+    wait_for(process, events, "item_started")
+    killed = 0
+    for _ in range(3):
+        time.sleep(chance.uniform(0.0, 0.8))
+        if process.poll() is None and (workers := workers_of(process.pid)):
+            os.kill(chance.choice(workers), signal.SIGKILL)
+            killed += 1
+    code, _, err = finished(process)
+    assert code == 0, err
+    assert killed
+    assert is_whole(ends, mode)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_coordinator_killed_at_random_is_followed_by_one_that_finishes(
+    ends: Servers, seed: int
+) -> None:
+    chance = random.Random(seed)
+    mode = ("import", "copy")[seed % 2]
+    events = ends.home / "1.jsonl"
+    with ExitStack() as stack:
+        address = stack.enter_context(scheduler(ends.home))
+        for _ in range(2):
+            stack.enter_context(worker(ends.home, address))
+        first = transfer(ends, "--dicom", mode, cluster=address, events=events)
+        wait_for(first, events, "item_started")
+        time.sleep(chance.uniform(0.0, 1.0))
+        first.kill()
+        first.communicate()
+        # The workers go on with what they have until the next coordinator comes.
+        code, _, err = finished(transfer(ends, "--dicom", mode, cluster=address))
+    assert code == 0, err
+    assert is_whole(ends, mode)
+    assert unit_statuses(ends.state) == {"done"}
+
+
+def test_a_coordinator_killed_with_its_local_workers_is_followed_by_one_that_finishes(
+    ends: Servers,
+) -> None:
+    events = ends.home / "1.jsonl"
+    first = transfer(ends, cluster="local:2", events=events)
+    wait_for(first, events, "item_done", 2)
+    workers = workers_of(first.pid)
+    first.kill()
+    first.communicate()
+    code, _, err = finished(transfer(ends, cluster="local:2"))
+    assert code == 0, err
+    assert is_whole(ends, "import")
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def test_ctrl_c_in_a_terminal_ends_a_run_of_local_workers_with_130(ends: Servers) -> None:
+    events = ends.home / "1.jsonl"
+    first = transfer(ends, "--dicom", "copy", cluster="local:2", events=events)
+    wait_for(first, events, "item_done", 3)
+    os.killpg(first.pid, signal.SIGINT)
+    code, out, err = finished(first)
+    assert code == 130, err
+    assert json.loads(out)["interrupted"] == "Ctrl-C"
+    assert "Traceback" not in err
+    code, _, err = finished(transfer(ends, "--dicom", "copy", cluster="local:2"))
+    assert code == 0, err
+    assert is_whole(ends, "copy")
+
+
+def test_a_typed_password_becomes_a_token_of_the_run_which_is_revoked(ends: Servers) -> None:
+    environ = {name: one for name, one in LOGIN.items() if "DEST" not in name}
+    command = ("--dest-user", "admin", "--dest-pass-stdin")
+    process = transfer(ends, *command, cluster="local:2", environ=environ)
+    code, _, err = finished(process, "admin\n")
+    assert code == 0, err
+    assert is_whole(ends, "import")
+    counters = ends.there.counters
+    assert counters.count("GET", "tokens/issue", 200) == 1
+    assert counters.count("GET", "tokens/invalidate", 200) == 1
+
+
+def test_workers_without_a_login_are_named_with_their_host(ends: Servers) -> None:
+    with scheduler(ends.home) as address, worker(ends.home, address, environ={}):
+        code, _, err = finished(transfer(ends, cluster=address))
+    assert code == 3, err
+    assert f"on {os.uname().nodename} (127.0.0.1): no login for" in err
+    assert "Traceback" not in err
+
+
+def test_a_cluster_over_tls_needs_only_the_configuration_of_dask(ends: Servers) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(ends.home / "tls-1.pem"))
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(str(ends.home / "tls-2.pem"))
+    with scheduler(ends.home, protocol="tls") as address, worker(ends.home, address):
+        assert address.startswith("tls://")
+        code, _, err = finished(transfer(ends, "--dicom", "copy", cluster=address))
+        assert code == 0, err
+        assert is_whole(ends, "copy")
+        for pem in ends.home.glob("tls-*.pem"):
+            pem.unlink()
+        code, _, err = finished(transfer(ends, cluster=address))
+    assert code == 4
+    assert f"no Dask scheduler answers at {address}" in err
+    assert "distributed.comm.tls" in err
