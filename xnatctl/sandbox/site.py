@@ -1,4 +1,4 @@
-"""The rest of the classic API: login, tokens, services, workflows, search, config, user cache."""
+"""The rest of the classic API: login, tokens, services, workflows, config, user cache."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from . import documents, finding, prearchive_api
+from . import documents, finding, prearchive_api, searching
 from .accounts import DELETE, EDIT, READ
 from .files import body_of, held
 from .listing import own_rows
@@ -16,7 +16,6 @@ from .refresh import refresh
 from .routing import parse
 from .sending import Body, send_file
 from .store import Item
-from .vocabulary import OTHER_TYPES, SCAN_TYPES, SESSION_TYPES, display_columns, root_of
 from .web import Call, Refusal, csrf_token, empty, json, table, text
 
 _CONFIG = (
@@ -26,9 +25,6 @@ _CONFIG = (
 _INVESTIGATOR = (
     "xnat_investigatordata_id", "title", "firstname", "lastname", "institution", "department",
     "email", "phone",
-)  # fmt: skip
-_DISPLAY_FIELD = (
-    "FIELD_ID", "HEADER", "SUMMARY", "TYPE", "REQUIRES_VALUE", "DESC", "ELEMENT_NAME", "SRC",
 )  # fmt: skip
 _WORKFLOW = (
     "label", "id", "externalid", "pipeline_name", "launch_time", "jobid", "status",
@@ -68,7 +64,8 @@ async def data(call: Call) -> web.StreamResponse:
             call.route = "/data/config"
             return await config(call, None, rest)
         case ["search", *rest]:
-            return _search(call, rest)
+            call.route = "/data/search/" + (rest[0] if rest else "")
+            return await searching.handle(call, rest)
         case ["workflows", *rest]:
             call.route = "/data/workflows"
             return await _workflow_item(call, rest)
@@ -318,38 +315,7 @@ async def _workflow_item(call: Call, rest: list[str]) -> web.Response:
     return text(documents.write(root, declaration=True), media="text/xml")
 
 
-# ---- search and distinct values ------------------------------------------------------------
-
-
-def _search(call: Call, rest: list[str]) -> web.Response:
-    call.route = "/data/search/" + (rest[0] if rest else "")
-    match rest:
-        case ["elements"]:
-            counts = dict(call.store.rows("SELECT xsi, count(*) FROM items GROUP BY xsi"))
-            rows = [
-                {
-                    "ELEMENT_NAME": name, "SINGULAR": root_of(name).partition(":")[2],
-                    "PLURAL": root_of(name).partition(":")[2] + "s", "SECURED": "true",
-                    "COUNT": counts.get(name, 0),
-                }
-                for name in sorted({*SESSION_TYPES, *SCAN_TYPES, *OTHER_TYPES})
-            ]  # fmt: skip
-            return table(call, ("ELEMENT_NAME", "SINGULAR", "PLURAL", "SECURED", "COUNT"), rows)
-        case ["elements", name]:
-            if not (columns := display_columns(name)):
-                raise Refusal(404, f"There is no type {name}")
-            rows = [
-                {
-                    "FIELD_ID": column.upper(), "HEADER": column, "SUMMARY": column,
-                    "TYPE": "string", "REQUIRES_VALUE": "false", "DESC": "",
-                    "ELEMENT_NAME": name, "SRC": "0",
-                }
-                for column in sorted(columns)
-            ]  # fmt: skip
-            return table(call, _DISPLAY_FIELD, rows)
-        case ["saved"]:
-            return table(call, ("id", "brief_description", "root_element_name"), [])
-    raise Refusal(404, "The sandbox has no such search")
+# ---- distinct values -----------------------------------------------------------------------
 
 
 def _distinct(call: Call, column: str) -> web.Response:

@@ -61,6 +61,15 @@ def look(folder: Path, url: str) -> Iterator[str]:
     assert "xnat:mrSessionData" in server.inspect.datatypes()
     assert "xnat:mrSessionData/LABEL" in server.inspect.datatypes("xnat:mrSessionData", "*")
     yield "asks for types and their fields"
+    kind = "xnat:mrSessionData"
+    wanted = [(f"{kind}/PROJECT", "=", "DEMO"), (f"{kind}/DATE", ">", "2024-03-01"), "AND"]
+    found = server.select(kind, [f"{kind}/LABEL"]).where(wanted)
+    assert "DEMO_001_MR1" not in [row["label"] for row in found.data] != []
+    yield "searches"
+    for item in (project, subject, session):
+        assert repr(item).startswith("<") and "DEMO" in repr(item)
+    assert "female" in repr(subject) and "4 scans" in repr(session)
+    yield "shows a project, a subject and a session as text"
     assert (project.owners(), project.user_role("admin")) == (["admin"], "owner")
     yield "lists a project's users"
     server.disconnect()
