@@ -14,7 +14,8 @@ import tempfile
 import warnings
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +31,12 @@ if TYPE_CHECKING:
 
 QUEUES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster"}
 HINT = "--cluster local:4, tcp://SCHEDULER:8786, or slurm:FILE.yaml (also pbs, sge, lsf)"
-CONNECT_S = 15.0
 
 _DASK = {
     # Each order names its worker; moving it to another is for us to decide.
     "distributed.scheduler.work-stealing": False,
     "distributed.worker.profile.enabled": False,
     "distributed.scheduler.active-memory-manager.start": False,
-    "distributed.comm.timeouts.connect": f"{CONNECT_S:.0f}s",
 }
 
 
@@ -146,17 +145,18 @@ async def open_crew(
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", message="Sending large graph")
     timing = timing or Timing()
-    with dask.config.set(_DASK):
+    connect = {"distributed.comm.timeouts.connect": f"{timing.connect_s}s"}
+    with dask.config.set({**_DASK, **connect}):
         async with AsyncExitStack() as stack:
             where: Any = spec.address
             if spec.is_local:
                 where = await _local(stack, spec, slots=slots, environ=environ or {})
             elif spec.kind in QUEUES:
                 where = await _queued(stack, spec)
-                timing = Timing(arrive_s=spec.wait_s)
+                timing = replace(timing, arrive_s=spec.wait_s)
             try:
                 client = distributed.Client(
-                    where, asynchronous=True, set_as_default=False, timeout=CONNECT_S
+                    where, asynchronous=True, set_as_default=False, timeout=timing.connect_s
                 )
                 await stack.enter_async_context(client)
             except (OSError, TimeoutError, TypeError, ValueError) as error:
@@ -210,14 +210,30 @@ async def _queued(stack: AsyncExitStack, spec: Spec) -> Any:
             why=str(error),
             hint="pip install 'xnatctl[dask]'",
         ) from error
+    kind = getattr(dask_jobqueue, QUEUES[spec.kind])
+    if unknown := spec.keys.keys() - _understood(kind):
+        raise ConfigError(
+            f"the file of --cluster {spec.kind} has unknown keys: {', '.join(sorted(unknown))}",
+            hint="the keys are those of dask-jobqueue, beside `jobs` and `wait`",
+        )
+    keys = {**spec.keys}
+    keys["scheduler_options"] = {"dashboard_address": None, **keys.get("scheduler_options", {})}
     try:
-        cluster = getattr(dask_jobqueue, QUEUES[spec.kind])(asynchronous=True, **spec.keys)
+        cluster = kind(asynchronous=True, **keys)
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"the file of --cluster {spec.kind} is not understood",
             why=str(error).partition("\n")[0],
-            hint="its keys are those of dask-jobqueue, beside `jobs` and `wait`",
         ) from error
     await stack.enter_async_context(cluster)
     cluster.scale(jobs=spec.jobs)
     return cluster
+
+
+def _understood(kind: Any) -> set[str]:
+    """The keys of a cluster of this kind: its own, and those of its jobs and their bases."""
+    found: set[str] = set()
+    for one in (*kind.__mro__, *kind.job_cls.__mro__):
+        if "__init__" in vars(one) and one is not object:
+            found |= signature(one.__init__).parameters.keys()
+    return found

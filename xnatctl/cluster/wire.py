@@ -44,6 +44,8 @@ class Ends(Protocol):
 class Timing:
     """How patient the two sides are with each other. Seconds."""
 
+    connect_s: float = 15.0
+    """For a connection to the scheduler, and between it and workers."""
     beat_s: float = 1.0
     """Between two looks at who is there."""
     lease_s: float = 60.0
