@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +41,7 @@ from xnatctl.endpoints.bundle import (
     check_target,
     place_in_bundle,
 )
+from xnatctl.endpoints.catalogue import SETTINGS
 from xnatctl.endpoints.dicom_folder import EXPLAINED, DicomSource
 from xnatctl.endpoints.dicom_folder import Exam as Exam
 from xnatctl.endpoints.entries import Entries as Entries
@@ -50,6 +51,7 @@ from xnatctl.endpoints.local import LocalSink, Place
 from xnatctl.endpoints.manifest import MANIFEST, Row, read_manifest
 from xnatctl.endpoints.prearchive import PrearchiveSink
 from xnatctl.endpoints.removal import Removal
+from xnatctl.endpoints.routing import FACT, Routing, restore
 from xnatctl.endpoints.store_scu import Peer as Peer
 from xnatctl.endpoints.store_scu import StoreSink
 from xnatctl.endpoints.unpack import ZipSource
@@ -65,7 +67,7 @@ from xnatctl.engine.report import summary
 from xnatctl.engine.runner import Options, Run, Stop, status_of
 from xnatctl.engine.state import Pair, StateStore, locked
 from xnatctl.engine.types import Left, Report, Rule, Selection, Unit
-from xnatctl.errors import NotFound, PermissionDenied, Vanished, XnatctlError, words
+from xnatctl.errors import Locked, NotFound, PermissionDenied, Vanished, XnatctlError, words
 from xnatctl.model import Dicom, Ref, SharedIn
 from xnatctl.retry import Waiting
 from xnatctl.xnat.client import Xnat
@@ -135,6 +137,7 @@ class TransferEnds:
     relabel: Mapping[str, str] | None = None
     provenance: Mapping[str, str] | None = None
     waiting: Waiting | None = None
+    holder: str = ""
 
     def source(self, archive: Archive) -> XnatSource:
         return XnatSource(
@@ -153,8 +156,21 @@ class TransferEnds:
         archive = ArchiveSink(destination, name=name, remember=remember, settings=self.settings)
         if self.dicom == "copy":
             return archive
-        imports = Imports(destination)
-        return PrearchiveSink(archive, imports, remember=remember, waiting=self.waiting)
+        return PrearchiveSink(
+            archive,
+            Imports(destination),
+            remember=remember,
+            waiting=self.waiting,
+            routing=self.routing(destination, remember),
+        )
+
+    def routing(self, destination: Xnat, remember: Remember) -> Routing:
+        return Routing(
+            destination,
+            self.project,
+            holder=self.holder,
+            remember=lambda facts: remember(SETTINGS, facts),
+        )
 
 
 async def transfer(
@@ -195,7 +211,9 @@ async def transfer(
     remember = _remember(desk.state, pair)
     watch = Watch()
     desk.bus.add(watch)
-    report = await run(desk, here, ends.sink(destination, remember), selection, ends=ends)
+    ends = replace(ends, holder=pair.id)
+    async with _routed(desk, pair, ends.routing(destination, remember)):
+        report = await run(desk, here, ends.sink(destination, remember), selection, ends=ends)
     broken = [one for one in report.problems if one.error_kind != "conflict"]
     narrowed = selection.rules or selection.since or selection.ref != Ref(selection.ref.project)
     if not isinstance(source, Xnat) or narrowed or broken:
@@ -227,6 +245,45 @@ async def transfer(
     if rows and not desk.options.dry_run:
         await desk.state.end_run(report.run_id, status_of(report), summary(report))
     return report
+
+
+@asynccontextmanager
+async def _routed(desk: Desk, pair: Pair, routing: Routing) -> AsyncIterator[None]:
+    """What a run changes in the project's routing is put back, now or by the next run."""
+    if desk.options.dry_run:
+        yield
+        return
+    locks = desk.state.locks
+    with locked(locks, pair), suppress(PermissionDenied):
+        known = await desk.state.known(pair, SETTINGS)
+        mine = known is not None and FACT in known.facts
+        if code := await routing.release(only_expired=not mine):
+            desk.bus.emit(
+                Note(f"an earlier run had left the prearchive manual; it is {code} again")
+            )
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(20.0, shield=True):
+            try:
+                with locked(locks, pair):
+                    known = await desk.state.known(pair, SETTINGS)
+                    if known is not None and FACT in known.facts:
+                        await routing.release()
+            except Locked:
+                pass  # another run between these ends goes on, and puts it back at its own end
+            except XnatctlError as error:
+                hint = "xnatctl prearchive settings --restore puts it back"
+                text = f"the prearchive of the project is still manual: {words(error)}; {hint}"
+                desk.bus.emit(Note(text, level="warning"))
+
+
+async def restore_routing(xnat: Xnat, project: str) -> str:
+    """Put back the prearchive code that runs changed and could not restore: the code, or nothing.
+
+    Raises Locked while a run whose time is not over holds it.
+    """
+    return await restore(xnat, project)
 
 
 Allowed = Callable[[Sequence[Gone], float], bool]
@@ -382,7 +439,8 @@ async def export(
     name = f"{source.url}/{project}"
     work = into.root / nightly.UNFINISHED if into.snapshot else into.root
     if not desk.options.dry_run:
-        await anyio.to_thread.run_sync(check_target, into.root, name)
+        form = f"{'snapshots' if into.snapshot else 'a mirror'}{' as a bag' if into.bag else ''}"
+        await anyio.to_thread.run_sync(check_target, into.root, f"{form} of {name}")
     accept = desk.options.accept | {SHARED_IN}
     desk = replace(desk, options=replace(desk.options, accept=accept, overwrite=True))
     ends = ExportEnds(

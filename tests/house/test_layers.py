@@ -66,6 +66,7 @@ FILES: dict[str, set[str]] = {
 ENDPOINTS_SHARE = {"bodies", "catalogue", "entries", "repack", "tarring", "manifest", "parts"}
 ENDPOINTS_WRAP = {
     ("prearchive", "archive"),
+    ("prearchive", "routing"),
     ("removal", "archive"),
     ("upload", "archive"),
     ("folder", "archive"),

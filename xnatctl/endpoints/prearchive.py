@@ -13,6 +13,9 @@ The steps for one session, chosen so that nothing half done can archive itself:
 A session that cannot be completed has its entry deleted: by the address in the first answer, and
 where none came, because it carries our marks and was not there before. Entries that are not ours
 are never touched. A scan that import could not keep as it is goes by copy, and the unit says so.
+
+A server may ignore the flags of step 1. Then the project's routing is manual while the run lasts
+(`routing`), and an entry is known to be ours by its address alone.
 """
 
 from __future__ import annotations
@@ -47,10 +50,12 @@ from xnatctl.zipstream import Event as ZipEvent
 from xnatctl.zipstream import MemberData, MemberEnd, MemberStart, ZipWriter
 
 from .archive import ArchiveSink, Remember
-from .catalogue import SESSION_XML, label_of
+from .catalogue import SESSION_XML, SETTINGS, label_of
+from .routing import Routing
 
 IN_MEMORY = 16 * 1024 * 1024
 PIECE = 256 * 1024
+ROUTE = f"{SETTINGS}/prearchive_code"
 _DICOM_KEY = re.compile(r"scans/[^/]+/resources/DICOM")
 DICOM_TAGS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber")
 
@@ -60,7 +65,7 @@ class _Intake:
     """A session on its way in: its entry, the objects sent by scan, and what each was called."""
 
     entry: PrearchiveEntry | None = None
-    before: frozenset[str] | None = None
+    before: frozenset[tuple[str, str]] | None = None
     sent: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     resent: bool = False
 
@@ -79,9 +84,11 @@ class PrearchiveSink:
         *,
         remember: Remember,
         waiting: Waiting | None = None,
+        routing: Routing | None = None,
         sleep: Sleep = anyio.sleep,
     ) -> None:
         self.name = archive.name
+        self._routing = routing
         self._archive = archive
         self._imports = imports
         self._remember = remember
@@ -96,6 +103,7 @@ class PrearchiveSink:
         """Turn the files of each importable scan into one import item; note why others are
         copied.
         """
+        unit = self._archive.prepare(unit, inventory)
         if unit.kind != "session":
             return unit
         files: dict[str, list[Item]] = defaultdict(list)
@@ -124,6 +132,9 @@ class PrearchiveSink:
 
     async def inventory(self, unit: Unit) -> Inventory:
         found = dict(await self._archive.inventory(unit))
+        routing = self._routing if ROUTE in found else None
+        if routing is not None and (code := await routing.before()):
+            found[ROUTE] = Stamp(digest=digest_of(code))
         scans = (
             [key for key in found if _DICOM_KEY.fullmatch(key)] if unit.kind == "session" else []
         )
@@ -165,11 +176,16 @@ class PrearchiveSink:
         if not address:
             return
         left = await self._imports.find_entry(entry_of(address))
-        if left is not None and left.is_ours:
+        if left is not None and (left.is_ours or unit.facts.get("unmarked")):
             await self._imports.delete(left)
-        await self._remember(unit.key, {"entry": None})
+        await self._remember(unit.key, {"entry": None, "unmarked": None})
 
     async def put(self, unit: Unit, item: Item, chunks: Chunks) -> None:
+        if self._routing is not None and item.key == ROUTE:
+            code = b"".join([chunk async for chunk in chunks])
+            if not await self._routing.wish(code.decode()):
+                await self._archive.put(unit, item, _once(code))
+            return
         await self._archive.put(unit, item, chunks)
 
     async def put_many(self, unit: Unit, item: Item, events: AsyncIterator[ZipEvent]) -> None:
@@ -178,7 +194,8 @@ class PrearchiveSink:
             return
         intake = self._intakes[unit.key]
         if intake.before is None:
-            intake.before = frozenset(one.url for one in await self._entries(unit))
+            entries = await self._imports.list_entries(unit.target.project)
+            intake.before = frozenset((one.timestamp, one.folder) for one in entries)
         target = unit.target
         params = {
             "project": target.project,
@@ -206,6 +223,12 @@ class PrearchiveSink:
     ) -> None:
         """Keep the entry that the import made, after a look at whether it is where it should be."""
         first = entries[0]
+        if (first.timestamp, first.folder) in (intake.before or ()):
+            raise Refused(
+                f"{self.name} put {unit.key} into an entry of its prearchive that was there before",
+                why="somebody else sends the same session, or left it unfinished",
+                hint=f"look with `xnatctl prearchive list -P {unit.target.project}`",
+            )
         if intake.entry is None:
             crash.at("entry-made")
             await self._remember(unit.key, {"entry": first.url})
@@ -227,10 +250,23 @@ class PrearchiveSink:
             state = found.status if found else "gone"
             raise Corrupt(f"the prearchive entry of {unit.key} did not wait: it is {state}")
         if not found.is_ours:
+            await self._make_wait(unit)
+
+    async def _make_wait(self, unit: Unit) -> None:
+        """On a server that ignores the marks of an import, have nothing archived by itself."""
+        if self._routing is None:
             raise Refused(
                 f"{self.name} does not keep imports waiting until they are complete",
                 why="it ignores SOURCE and prevent_auto_commit",
                 hint="set the project's prearchive to manual, or use --dicom copy",
+            )
+        await self._remember(unit.key, {"unmarked": "1"})
+        if not self._routing.is_held:
+            await self._routing.hold()
+            # What became of an entry was decided when it was made.
+            raise Replan(
+                f"{self.name} does not keep imports waiting, so the prearchive of "
+                f"{unit.target.project} is manual until this run ends: other arrivals wait in it"
             )
 
     async def _objects(
@@ -390,7 +426,7 @@ class PrearchiveSink:
         there = await self._archive.list_scans(session.id)
         by_uid = {scan.uid: scan.id for scan in there if scan.uid}
         ids = {scan.id for scan in there}
-        facts: dict[str, str | None] = {"session_id": session.id, "entry": None}
+        facts: dict[str, str | None] = {"session_id": session.id, "entry": None, "unmarked": None}
         for item in unit.items:
             if item.kind != "import":
                 continue
@@ -408,38 +444,36 @@ class PrearchiveSink:
         intake = self._intakes.get(unit.key)
         if intake is not None and intake.before is not None:
             for found in await self._made(unit, intake, intake.before):
-                if found.is_ours and "ARCHIVING" not in found.status:
+                if "ARCHIVING" not in found.status:
                     await self._imports.delete(found)
-            await self._remember(unit.key, {"entry": None})
+            await self._remember(unit.key, {"entry": None, "unmarked": None})
         self._intakes[unit.key] = _Intake()
         await self._archive.abandon(unit)
 
-    async def _entries(self, unit: Unit) -> list[PrearchiveEntry]:
-        """Entries of this session that carry the marks of ours."""
-        return [
-            one
-            for one in await self._imports.list_entries(unit.target.project)
-            if one.is_ours and one.name == unit.target.session
-        ]
-
     async def _made(
-        self, unit: Unit, intake: _Intake, before: frozenset[str]
+        self, unit: Unit, intake: _Intake, before: frozenset[tuple[str, str]]
     ) -> list[PrearchiveEntry]:
         """The entries that this attempt made.
 
         An import that broke off never told where its objects are, and the server may still be
-        busy with them.
+        busy with them: then the marks tell that an entry is ours.
         """
         found: list[PrearchiveEntry] = []
         for pause in (0.0, self._waiting.poll, 4 * self._waiting.poll):
             await self._sleep(pause)
-            found = [one for one in await self._entries(unit) if one.url not in before]
+            found = [
+                one
+                for one in await self._imports.list_entries(unit.target.project)
+                if one.is_ours
+                and one.name == unit.target.session
+                and (one.timestamp, one.folder) not in before
+            ]
             if found or not any(intake.sent.values()):
                 break
         known = intake.entry
-        if known is not None and known.project != unit.target.project:
-            astray = await self._imports.find_entry(known)
-            found += [astray] if astray is not None else []
+        if known is not None and known.url not in [one.url for one in found]:
+            other = await self._imports.find_entry(known)
+            found += [other] if other is not None else []
         return found
 
 
@@ -509,3 +543,7 @@ def _read_header(body: IO[bytes]) -> dict[str, str] | None:
         return None
     found = {name: str(header.get(name, "") or "").strip() for name in DICOM_TAGS}
     return found if found["SOPInstanceUID"] else None
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body

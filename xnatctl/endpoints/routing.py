@@ -1,0 +1,185 @@
+"""Manual routing for the time of a run, on servers that would archive what is not complete yet.
+
+Some servers ignore the marks that keep an import waiting. There the project's prearchive code is
+set to manual while a run imports, and a lease in the project's own configuration says who asked for
+that, until when, and what the code was before:
+
+1. whoever holds routing writes the old code into the state store and into the lease, then changes
+   it; a second run joins the lease that it finds;
+2. whoever releases it takes itself out of the lease; the last one puts the old code back;
+3. what a dead run left is put back by the next run between the same ends, and by any run once the
+   lease has expired.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from xnatctl.errors import BadReply, Busy, Locked, NotFound
+from xnatctl.xnat import paths
+from xnatctl.xnat.client import Xnat
+
+MANUAL = "0"
+LEASE_S = 6 * 3600.0
+TRIES = 5
+FACT = "routing"
+"""The fact of the project's settings unit that has the old code while a run of ours holds it."""
+
+
+@dataclass(slots=True)
+class Lease:
+    """The code to be put back, and until when each holder wants manual routing (epoch seconds)."""
+
+    code: str = ""
+    holders: dict[str, dict[str, str | float]] = field(default_factory=dict)
+
+    def without(self, name: str, now: float) -> Lease:
+        """The lease without this holder and without those whose time is over."""
+        rest = {
+            key: one
+            for key, one in self.holders.items()
+            if key != name and float(one.get("until", 0.0)) > now
+        }
+        return Lease(self.code, rest)
+
+
+class Routing:
+    """The routing of one project, for one holder: the pair of ends of a run, of which one runs at
+    a time.
+    """
+
+    def __init__(
+        self,
+        xnat: Xnat,
+        project: str,
+        *,
+        holder: str,
+        remember: Callable[[Mapping[str, str | None]], Awaitable[None]] | None = None,
+        clock: Callable[[], float] = time.time,
+        lasts: float = LEASE_S,
+    ) -> None:
+        self._xnat = xnat
+        self._project = project
+        self._holder = holder
+        self._remember = remember
+        self._clock = clock
+        self._lasts = lasts
+        self._until = 0.0
+        self._path = f"{paths.project(project)}/config/xnatctl/routing"
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process has made sure of manual routing, and the lease is not half over."""
+        return self._until - self._clock() > self._lasts / 2
+
+    async def hold(self) -> None:
+        """See that nothing archives itself in the project until `release`. May be called again.
+
+        Raises PermissionDenied where the login does not own the project.
+        """
+        if self.is_held:
+            return
+        until = self._clock() + self._lasts
+        for _ in range(TRIES):
+            lease = await self._read()
+            code = lease.code or await self._xnat.get_prearchive_code(self._project)
+            if self._remember is not None:
+                await self._remember({FACT: code})
+            mine: dict[str, str | float] = {"host": socket.gethostname(), "until": until}
+            await self._write(Lease(code, {**lease.holders, self._holder: mine}))
+            # Another run may have written at the same moment.
+            if self._holder in (await self._read()).holders:
+                await self._xnat.put_setting(self._project, "prearchive_code", MANUAL)
+                self._until = until
+                return
+        raise Busy(f"several runs change the routing of {self._project} at once")
+
+    async def release(self, *, only_expired: bool = False) -> str:
+        """Give it back, and return the code that was put back: none while others hold it.
+
+        With `only_expired` this holder is one among the others.
+        """
+        self._until = 0.0
+        lease = await self._read()
+        if not lease.code:
+            await self._forget()
+            return ""
+        rest = lease.without("" if only_expired else self._holder, self._clock())
+        if rest.holders:
+            if rest.holders.keys() != lease.holders.keys():
+                await self._write(rest)
+            code = ""
+        else:
+            await self._xnat.put_setting(self._project, "prearchive_code", lease.code)
+            await self._write(Lease())
+            code = lease.code
+        await self._forget()
+        return code
+
+    async def wish(self, code: str) -> bool:
+        """Have another code put back at the end; False when there is no lease to say it in."""
+        lease = await self._read()
+        if not lease.code:
+            return False
+        await self._write(Lease(code, lease.holders))
+        return True
+
+    async def before(self) -> str:
+        """The code that will be put back; empty without a lease."""
+        return (await self._read()).code
+
+    async def check_free(self) -> None:
+        """Raises Locked while a run whose time is not over holds it."""
+        lease = (await self._read()).without("", self._clock())
+        for one in lease.holders.values():
+            left = (float(one["until"]) - self._clock()) / 60
+            raise Locked(
+                f"a run on {one.get('host')} keeps the routing of {self._project} manual",
+                hint=f"it puts it back at its end; if it has died, try again in {left:.0f} min",
+            )
+
+    async def _forget(self) -> None:
+        if self._remember is not None:
+            await self._remember({FACT: None})
+
+    async def _read(self) -> Lease:
+        try:
+            reply = await self._xnat.transport.request(
+                "GET", self._path, params={"contents": "true"}, allow=(204,)
+            )
+        except NotFound:
+            return Lease()
+        # A server without the config service answers with the project's document.
+        if reply.status == 204 or not reply.text.lstrip().startswith('{"code"'):
+            return Lease()
+        try:
+            data = json.loads(reply.text)
+            return Lease(str(data["code"]), dict(data["holders"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadReply(
+                f"the lease of {self._project} cannot be read", why=str(error)
+            ) from error
+
+    async def _write(self, lease: Lease) -> None:
+        text = json.dumps({"code": lease.code, "holders": lease.holders})
+        await self._xnat.transport.request(
+            "PUT",
+            self._path,
+            params={"inbody": "true"},
+            body=text.encode(),
+            content_type="text/plain",
+        )
+
+
+async def restore(xnat: Xnat, project: str) -> str:
+    """Put back what runs that died left; the code, or nothing when no run had changed it.
+
+    Raises Locked while a run whose time is not over holds the routing.
+    """
+    routing = Routing(xnat, project, holder="")
+    await routing.check_free()
+    return await routing.release()
