@@ -48,7 +48,7 @@ from xnatctl.endpoints.entries import Entries as Entries
 from xnatctl.endpoints.entries import Slot as Slot
 from xnatctl.endpoints.folder import AddingSink, FolderSource
 from xnatctl.endpoints.local import LocalSink, Place
-from xnatctl.endpoints.manifest import MANIFEST, Row, read_manifest
+from xnatctl.endpoints.manifest import Row, read_manifest
 from xnatctl.endpoints.prearchive import PrearchiveSink
 from xnatctl.endpoints.removal import Removal
 from xnatctl.endpoints.routing import FACT, Routing, restore
@@ -411,18 +411,14 @@ class ExportEnds:
 
 
 class _Seen:
-    """An observer that keeps the keys of the units of a run, and whether one has changed."""
+    """An observer that keeps the keys of the units of a run."""
 
     def __init__(self) -> None:
         self.keys: set[str] = set()
-        self.changed = False
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, UnitDone):
-            became = event.outcome.became
-            self.changed |= became in ("copied", "failed")
-            if became != "left":
-                self.keys.add(event.outcome.key)
+        if isinstance(event, UnitDone) and event.outcome.became != "left":
+            self.keys.add(event.outcome.key)
 
 
 async def export(
@@ -469,15 +465,12 @@ async def export(
             await anyio.to_thread.run_sync(
                 nightly.take_away, sink.ledger, gone, into.deletions, moment
             )
-    if seen.changed or gone or not (work / MANIFEST).exists():
-        await anyio.to_thread.run_sync(sink.ledger.write_manifest)
-        if into.bag:
-            facts = {
-                "Source-Organization": source.url,
-                "External-Identifier": project,
-                "Bag-Software-Agent": "xnatctl",
-            }
-            await anyio.to_thread.run_sync(sink.ledger.write_bag, facts)
+    bag = {
+        "Source-Organization": source.url,
+        "External-Identifier": project,
+        "Bag-Software-Agent": "xnatctl",
+    }
+    await anyio.to_thread.run_sync(sink.ledger.write_lists, bag if into.bag else None)
     if into.snapshot and whole:
         work = await anyio.to_thread.run_sync(nightly.name_snapshot, into.root, moment)
     return Exported(report, work, finished=whole, only_here=tuple(row.path for row in gone))
@@ -488,7 +481,7 @@ async def _export_bids(desk: Desk, source: Xnat, selection: Selection, into: Dat
     name = f"{source.url}/{selection.ref.project}"
     is_dry = desk.options.dry_run
     if not is_dry:
-        await anyio.to_thread.run_sync(check_target, into.root, f"{name} as BIDS")
+        await anyio.to_thread.run_sync(check_target, into.root, f"a BIDS dataset of {name}")
     accept = desk.options.accept | {SHARED_IN}
     desk = replace(desk, options=replace(desk.options, accept=accept, overwrite=True))
     only = Rule("resource", into.rules.resources, level="scans")

@@ -8,14 +8,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import bagit
 import pytest
 
 from tests.integration.conftest import Bench, connect
 from tests.integration.oracle import files_of
 from xnatctl import routes
+from xnatctl.endpoints.manifest import Ledger
 from xnatctl.engine.events import Event, ItemDone
 from xnatctl.engine.runner import Stop
 from xnatctl.engine.types import Rule, Selection
+from xnatctl.errors import Conflict, LocalFault
 from xnatctl.model import Ref
 from xnatctl.sandbox.store import Store
 
@@ -274,14 +277,81 @@ async def test_three_nights_of_snapshots_move_the_changes_and_one_that_is_cut_da
 
 
 async def test_a_folder_that_holds_something_else_is_refused(demo: Bench, tmp_path: Path) -> None:
-    from xnatctl.errors import Conflict
-
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.tex").write_text("mine")
     with pytest.raises(Conflict, match="holds no export"):
         await export(demo, out)
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("other", [{"snapshot": True}, {"bag": True}])
+async def test_a_folder_that_holds_another_form_of_export_is_refused(
+    demo: Bench, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    out = tmp_path / "out"
+    await export(demo, out)
+    before = tree(out)
+    with pytest.raises(Conflict, match="holds a mirror of"):
+        await export(demo, out, **other)
+    assert tree(out) == before
+
+
+@pytest.mark.parametrize("deletions", ["report", "trash"])
+async def test_a_bag_stays_valid_from_night_to_night(
+    demo: Bench, tmp_path: Path, deletions: Any
+) -> None:
+    out = tmp_path / "out"
+    await export(demo, out, bag=True)
+    assert bagit.Bag(str(out)).validate()
+    moved = change(demo.here.store)
+
+    done = await export(demo, out, bag=True, deletions=deletions)
+
+    assert (done.report.bytes, bool(done.only_here)) == (moved, True)
+    bag = bagit.Bag(str(out))
+    assert bag.validate()
+    assert set(bag.payload_files()) == {row["path"] for row in rows(out)}
+    if deletions != "report":
+        assert digests(out) == at_server(demo)
+    await export(demo, out, bag=True, deletions=deletions)
+    assert bagit.Bag(str(out)).validate()
+
+
+async def test_every_snapshot_can_be_a_bag(demo: Bench, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = await export(demo, out, bag=True, snapshot=True)
+    change(demo.here.store)
+    second = await export(demo, out, bag=True, snapshot=True)
+    for folder in (first.folder, second.folder, out / "latest"):
+        assert bagit.Bag(str(folder)).validate()
+    assert digests(second.folder) == at_server(demo)
+
+
+@pytest.mark.parametrize("bag", [False, True])
+async def test_lists_that_a_run_could_not_write_any_more_are_written_by_the_next(
+    demo: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bag: bool
+) -> None:
+    out = tmp_path / "out"
+    await export(demo, out, bag=bag)
+    change(demo.here.store)
+
+    def fails(ledger: Ledger, bag: object) -> None:
+        raise LocalFault("killed just here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "write_lists", fails)
+        with pytest.raises(LocalFault):
+            await export(demo, out, bag=bag, deletions="delete")
+    old = {row["path"] for row in rows(out)}
+
+    done = await export(demo, out, bag=bag, deletions="delete")
+
+    assert done.report.files == 0
+    assert {row["path"] for row in rows(out)} not in (old, set())
+    assert sorted(row["md5"] for row in rows(out) if "/files/" in row["path"]) == at_server(demo)
+    if bag:
+        assert bagit.Bag(str(out)).validate()
 
 
 async def test_odd_names_are_exported_and_a_second_run_moves_nothing(

@@ -462,13 +462,16 @@ def _files_below(top: Path, *, without: str = "") -> Iterable[Path]:
         yield from (Path(folder) / name for name in sorted(files))
 
 
-def check_target(root: Path, origin: str) -> None:
-    """An export goes into an empty folder or into its own. Raises Conflict."""
+def check_target(root: Path, form: str) -> None:
+    """An export goes into an empty folder or into its own; `form` says what it is, and of which
+    project. Raises Conflict.
+    """
     home = root / ".xnatctl" / "export"
     if home.is_file():
-        if (known := home.read_text("utf-8").strip()) != origin:
+        if (known := home.read_text("utf-8").strip()) != form:
             raise Conflict(
-                f"{root} holds the export of {known}",
+                f"{root} holds {known}",
+                why=f"it would become {form}",
                 hint="name another folder with --out",
             )
         return
@@ -480,4 +483,4 @@ def check_target(root: Path, origin: str) -> None:
             hint="name an empty folder with --out",
         )
     home.parent.mkdir(parents=True, exist_ok=True)
-    home.write_text(f"{origin}\n", "utf-8")
+    home.write_text(f"{form}\n", "utf-8")

@@ -65,6 +65,8 @@ class Ledger:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._pages = root / HOME / "units"
+        # There while the lists are older than a page; it outlives a run that is killed.
+        self._unlisted = root / HOME / "unlisted"
 
     def _path(self, unit: str) -> Path:
         return self._pages.joinpath(*unit.split("/")[:-1], f"{unit.rpartition('/')[2]}.jsonl")
@@ -82,11 +84,13 @@ class Ledger:
     def write(self, page: Page) -> None:
         path = self._path(page.unit)
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._unlisted.touch()
         head = json.dumps({"unit": page.unit, "state": page.state})
         rows = (json.dumps(asdict(page.rows[name])) for name in sorted(page.rows))
         replace_file(path, (f"{line}\n" for line in (head, *rows)))
 
     def remove(self, unit: str) -> None:
+        self._unlisted.touch()
         self._path(unit).unlink(missing_ok=True)
 
     def units(self) -> list[str]:
@@ -98,13 +102,21 @@ class Ledger:
         for unit in self.units():
             yield from self.read(unit).rows.values()
 
-    def write_manifest(self) -> None:
+    def write_lists(self, bag: Mapping[str, str] | None) -> None:
+        """The manifest, and for a bag (whose `bag-info.txt` says this) its tag files, where pages
+        have changed since.
+        """
+        if not self._unlisted.exists() and (self.root / MANIFEST).exists():
+            return
         replace_file(
             self.root / MANIFEST,
             (json.dumps(row.public(), ensure_ascii=False) + "\n" for row in self.rows()),
         )
+        if bag is not None:
+            self._write_bag(bag)
+        self._unlisted.unlink(missing_ok=True)
 
-    def write_bag(self, info: Mapping[str, str]) -> None:
+    def _write_bag(self, info: Mapping[str, str]) -> None:
         """The tag files of a bag whose payload lies in `data/`; the manifest is one of them."""
         size = count = 0
         with ExitStack() as stack:
