@@ -65,6 +65,39 @@ def test_a_list_on_a_terminal_is_a_table() -> None:
     assert "id\tlabel" not in out.getvalue()
 
 
+def test_a_table_that_has_no_room_is_written_row_below_row_and_loses_nothing() -> None:
+    wide = [
+        {"id": "SITE_E00001", "label": "L", "n": 1234567890},
+        {"id": "E2", "label": "M", "n": 1},
+    ]
+    it, out, _ = console(out=Terminal(), environ={"COLUMNS": "30", "NO_COLOR": "1"})
+    it.rows(wide, COLUMNS)
+    assert "SITE_E00001  L      1234567890" not in out.getvalue()
+    rows = "ID     SITE_E00001\nLabel  L\nN      1234567890\n\nID     E2\nLabel  M\nN      1\n"
+    assert out.getvalue() == rows
+
+
+def test_an_empty_list_on_a_terminal_says_so_and_stdout_stays_empty() -> None:
+    it, out, err = console(out=Terminal())
+    it.rows([], COLUMNS)
+    assert (out.getvalue(), err.getvalue()) == ("", "nothing found\n")
+
+
+def test_columns_are_chosen_in_every_format() -> None:
+    shape = Shape(columns="n,id", filters=("id:E1",))
+    said = {}
+    for name in FORMATS:
+        it, out, _ = console(name)
+        it.rows(ROWS, COLUMNS, shape=shape)
+        said[name] = out.getvalue()
+    assert said["csv"] == "n,id\n9,E1\n"
+    assert said["tsv"] == "n\tid\n9\tE1\n"
+    assert json.loads(said["json"]) == [{"n": "9", "id": "E1"}]
+    assert json.loads(said["jsonl"]) == {"n": "9", "id": "E1"}
+    assert said["yaml"].split() == ["-", "n:", "'9'", "id:", "E1"]
+    assert said["table"].split() == ["N", "ID", "9", "E1"]
+
+
 def test_a_table_in_a_pipe_cuts_and_wraps_nothing() -> None:
     it, out, _ = console("table")
     it.rows([{"id": "x" * 300, "label": "y" * 300}], COLUMNS[:2])

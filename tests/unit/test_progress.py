@@ -289,6 +289,13 @@ def test_the_report_on_a_terminal_has_a_row_a_kind_and_the_totals() -> None:
     assert "failed: session S2: cut\n   fix: again\n" in err.getvalue()
     assert "3 files moved, 900 B in" in err.getvalue()
     assert "1 failed" in err.getvalue()
+    assert err.getvalue().endswith("run r1\n")
+
+
+def test_the_first_line_of_a_run_names_it() -> None:
+    err = io.StringIO()
+    Lines(console(err))(RunStarted("r1", "transfer", "prod P", "dev P"))
+    assert err.getvalue() == "run r1: transfer\nprod P → dev P\n"
 
 
 def test_a_quiet_report_prints_failures_only() -> None:

@@ -25,6 +25,7 @@ from .options import (
     dry_run_option,
     list_options,
     project_option,
+    sessions_option,
     workers_option,
     yes_option,
 )
@@ -64,15 +65,7 @@ class Refresh:
     multiple=True,
     help="What to do. May be repeated.  [default: checksum, append and populateStats]",
 )
-@option(
-    "-E",
-    "--experiment",
-    "sessions",
-    metavar="SESSION",
-    multiple=True,
-    group=SELECTION,
-    help="These alone. May be repeated.",
-)
+@sessions_option("These alone.")
 @option("-e", "old_sessions", multiple=True, hidden=True)
 @option("--limit", type=NATURAL, metavar="N", group=SELECTION, help="At most N of them.")
 @workers_option

@@ -16,12 +16,14 @@ from xnatctl.errors import Conflict, NotFound, UsageError
 
 from .changes import Change, batch_option, carry_out, named
 from .group import command, option
-from .lookup import find_session, missing
+from .lookup import find_session, find_subject
 from .options import (
+    BY_ID_OR_LABEL,
     SELECTION,
     dry_run_option,
     project_option,
     session_option,
+    sessions_option,
     subject_option,
     workers_option,
     yes_option,
@@ -77,29 +79,19 @@ async def run_subject_delete(
 async def _subject(xnat: Xnat, edits: Edits, project: str, label: str) -> Change:
     from xnatctl.xnat import paths
 
-    with missing(f"no subject {label} in project {project}", f"xnatctl subject list -P {project}"):
-        fields = (await xnat.get_subject(project, label)).get("data_fields", {})
-    own, number = str(fields.get("project", project)), str(fields.get("ID", label))
-    _refuse_shared("subject", str(fields.get("label", label)), own, project)
-    sessions = await xnat.list_experiments(own, number)
+    found = await find_subject(xnat, project, label)
+    _refuse_shared("subject", found.label, found.project, project)
+    sessions = await xnat.list_experiments(found.project, found.id)
     return Change(
         "delete",
-        f"subject {fields.get('label', label)}",
-        lambda: edits.delete(paths.subject(own, number)),
-        f"{number}, with {len(sessions)} experiments",
+        f"subject {found.label}",
+        lambda: edits.delete(paths.subject(found.project, found.id)),
+        f"{found.id}, with {len(sessions)} experiments",
     )
 
 
 @command("delete")
-@option(
-    "-E",
-    "--experiment",
-    "sessions",
-    metavar="SESSION",
-    multiple=True,
-    group=SELECTION,
-    help="Session: its accession ID, or its label together with -P. May be repeated.",
-)
+@sessions_option(BY_ID_OR_LABEL)
 @project_option
 @batch_option
 @yes_option

@@ -11,7 +11,7 @@ from xnatctl.errors import NotFound
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
-    from xnatctl.model import Session
+    from xnatctl.model import Session, Subject
     from xnatctl.xnat.client import Xnat
 
 
@@ -37,6 +37,21 @@ async def find_session(
             f"no session {session} of subject {subject}", why=f"it belongs to subject {owner}"
         )
     return replace(found, subject=owner)
+
+
+async def find_subject(xnat: Xnat, project: str, subject: str) -> Subject:
+    """The subject by label or ID; `project` is its own, not one that it is shared into.
+
+    Raises NotFound.
+    """
+    from xnatctl.model import Subject
+
+    with missing(
+        f"no subject {subject} in project {project}", f"xnatctl subject list -P {project}"
+    ):
+        fields = (await xnat.get_subject(project, subject)).get("data_fields", {})
+    number, label = str(fields.get("ID", subject)), str(fields.get("label", subject))
+    return Subject(number, label, str(fields.get("project", project)))
 
 
 async def _subject_of(xnat: Xnat, session: Session) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ class Span(click.ParamType[float]):
         return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
+BY_ID_OR_LABEL = "Session: its accession ID, or its label together with -P."
 NATURAL = click.IntRange(min=0)
 SPAN = Span()
 SELECTION, OUTPUT, CONNECTION, TRANSFER = "Selection", "Output", "Connection", "Transfer"
@@ -68,15 +70,23 @@ def subject_option(function: Function) -> Function:
 
 def session_option(function: Function) -> Function:
     """`-E/--experiment`, passed as `session`."""
+    return _session("session", BY_ID_OR_LABEL, required=True)(function)
+
+
+def optional_session_option(words: str) -> Callable[[Function], Function]:
+    """The same where it may be left out: None then. `words` say what it is for."""
+    return _session("session", words)
+
+
+def sessions_option(words: str) -> Callable[[Function], Function]:
+    """The same several times, passed as `sessions`."""
+    return _session("sessions", f"{words} May be repeated.", multiple=True)
+
+
+def _session(name: str, words: str, **more: Any) -> Callable[[Function], Function]:
     return option(
-        "-E",
-        "--experiment",
-        "session",
-        metavar="SESSION",
-        required=True,
-        group=SELECTION,
-        help="Session: its accession ID, or its label together with -P.",
-    )(function)
+        "-E", "--experiment", name, metavar="SESSION", group=SELECTION, help=words, **more
+    )
 
 
 def workers_option(function: Function) -> Function:

@@ -19,6 +19,7 @@ from .options import (
     SPAN,
     dry_run_option,
     list_options,
+    optional_session_option,
     project_option,
     yes_option,
 )
@@ -111,14 +112,7 @@ class RunPipeline:
 
 @pipeline.command("run")
 @click.argument("name")
-@option(
-    "-E",
-    "--experiment",
-    "session",
-    metavar="SESSION",
-    group=SELECTION,
-    help="What it runs on: an accession ID, or a label together with -P.",
-)
+@optional_session_option("What it runs on: an accession ID, or a label together with -P.")
 @option("-e", "old_session", hidden=True)
 @project_option
 @option("--param", "params", metavar="NAME=VALUE", multiple=True, help="A parameter of it.")
@@ -308,14 +302,7 @@ async def status(app: App, *, job_id: str, watch: bool, interval: float) -> int:
 
 
 @pipeline.command("jobs")
-@option(
-    "-E",
-    "--experiment",
-    "session",
-    metavar="SESSION",
-    group=SELECTION,
-    help="Those of one session.",
-)
+@optional_session_option("Those of one session.")
 @project_option
 @option("--status", metavar="WORD", group=SELECTION, help="Those in one state, such as Running.")
 @option("-e", "old_session", hidden=True)

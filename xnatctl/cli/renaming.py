@@ -30,7 +30,7 @@ from .labels import (
 )
 from .lookup import find_session
 from .names import project_at
-from .options import SELECTION, dry_run_option, project_option, yes_option
+from .options import SELECTION, dry_run_option, optional_session_option, project_option, yes_option
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -186,14 +186,7 @@ class _Subjects:
 
 
 @command("rename")
-@option(
-    "-E",
-    "--experiment",
-    "session",
-    metavar="SESSION",
-    group=SELECTION,
-    help="One session, with its new label in --to.",
-)
+@optional_session_option("One session, with its new label in --to.")
 @project_option
 @MAPPING
 @PATTERN

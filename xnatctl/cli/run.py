@@ -91,7 +91,5 @@ class _Stop:
         ask("Ctrl-C" if number == signal.SIGINT else "SIGTERM", 128 + number)
         loop = asyncio.get_running_loop()
         loop.call_later(app.grace_s + app.closing_s, self.scope.cancel)
-        app.console.note(
-            f"what is under way may end within {app.grace_s:.0f} s (again: stop at once); "
-            f"continue later with: {shlex.join(('xnatctl', *app.argv))}"
-        )
+        app.console.note(f"stopping within {app.grace_s:.0f} s; Ctrl-C again stops at once")
+        app.console.note(f"continue later with: {shlex.join(('xnatctl', *app.argv))}")

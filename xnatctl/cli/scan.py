@@ -78,6 +78,7 @@ async def show(
             raise NotFound(
                 f"no scan {scan_id} in session {found.label}",
                 why=f"its scans are {', '.join(scans) or 'none'}",
+                hint=f"xnatctl scan list -E {found.id}",
             )
         ref = Ref(found.project, session=found.label, session_id=found.id).at("scans", scan_id)
         resources = await xnat.list_resources(ref)

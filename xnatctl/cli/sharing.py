@@ -15,7 +15,7 @@ from xnatctl.errors import Conflict, NotFound, Refused
 
 from .changes import Change, carry_out
 from .group import command, option
-from .lookup import find_session, missing
+from .lookup import find_session, find_subject
 from .options import SELECTION, dry_run_option, project_option, session_option, yes_option
 
 if TYPE_CHECKING:
@@ -206,11 +206,9 @@ async def unshare(app: App, xnat: Xnat, thing: Thing, wish: Wish) -> int:
 async def _subject(xnat: Xnat, project: str, label: str) -> Thing:
     from xnatctl.xnat import paths
 
-    with missing(f"no subject {label} in project {project}", f"xnatctl subject list -P {project}"):
-        fields = (await xnat.get_subject(project, label)).get("data_fields", {})
-    number, name = str(fields.get("ID", label)), str(fields.get("label", label))
-    own = str(fields.get("project", project))
-    return Thing(f"subject {name}", paths.subject_by_id(number), name, own)
+    found = await find_subject(xnat, project, label)
+    path = paths.subject_by_id(found.id)
+    return Thing(f"subject {found.label}", path, found.label, found.project)
 
 
 async def _session(app: App, xnat: Xnat, session: str, project: str | None) -> Thing:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import asyncclick as click
 
 from .group import Group, Lazy
-from .lookup import missing
+from .lookup import find_subject
 from .names import project_at
 from .options import list_options, project_option
 
@@ -79,21 +79,19 @@ async def run_show(app: App, project: str, label: str) -> None:
     from xnatctl.xnat import paths
 
     async with app.xnat() as xnat:
-        with missing(f"no subject {label} in project {project}"):
-            fields = (await xnat.get_subject(project, label)).get("data_fields", {})
-        subject_id = str(fields.get("ID", label))
-        sessions = await xnat.list_experiments(project, subject_id)
-        shares = await xnat.rows(paths.shares(paths.subject_by_id(subject_id)))
-    own = str(fields.get("project", project))
-    name = str(fields.get("label", label))
+        found = await find_subject(xnat, project, label)
+        sessions = await xnat.list_experiments(project, found.id)
+        shares = await xnat.rows(paths.shares(paths.subject_by_id(found.id)))
     labels = [one.label for one in sessions]
     record = {
-        "id": subject_id,
-        "label": name,
-        "project": own,
+        "id": found.id,
+        "label": found.label,
+        "project": found.project,
         "session_count": len(labels),
         "sessions": labels[:FIRST_SESSIONS],
-        "shared_projects": [_share(row, name) for row in shares if row.get("ID") != own],
+        "shared_projects": [
+            _share(row, found.label) for row in shares if row.get("ID") != found.project
+        ],
     }
     if len(labels) > FIRST_SESSIONS:
         record["sessions_truncated"] = True

@@ -11,12 +11,12 @@ from xnatctl.errors import UsageError
 
 from .changes import Change, batch_option, carry_out, named
 from .fallback import Fallback
-from .group import option
-from .lookup import find_session, missing
+from .lookup import find_session, find_subject, missing
 from .options import (
-    SELECTION,
+    BY_ID_OR_LABEL,
     dry_run_option,
     list_options,
+    optional_session_option,
     project_option,
     session_option,
     yes_option,
@@ -59,7 +59,7 @@ async def subject_show(app: App, *, subject: str, project: str | None, shape: Sh
 
     name = app.project(project)
     async with app.xnat() as xnat:
-        with missing(f"no subject {subject} in project {name}"):
+        with missing(f"no subject {subject} in project {name}", f"xnatctl subject list -P {name}"):
             found = await Edits(xnat).variables(paths.subject(name, subject))
     _print(app, found, shape)
 
@@ -102,12 +102,10 @@ async def _subject_change(
     xnat: Xnat, edits: Edits, project: str, label: str, values: Mapping[str, str]
 ) -> Change:
     """A subject is looked for first: a PUT to a name with a typing error makes a new one."""
-    with missing(f"no subject {label} in project {project}", f"xnatctl subject list -P {project}"):
-        fields = (await xnat.get_subject(project, label)).get("data_fields", {})
-    number, own = str(fields.get("ID", label)), str(fields.get("project", project))
+    found = await find_subject(xnat, project, label)
 
     async def do() -> None:
-        await edits.set_subject_variables(own, number, values)
+        await edits.set_subject_variables(found.project, found.id, values)
 
     return Change("set", f"subject {label}", do, _words(values))
 
@@ -133,14 +131,7 @@ async def session_show(app: App, *, session: str, project: str | None, shape: Sh
 
 
 @session_vars.command("set")
-@option(
-    "-E",
-    "--experiment",
-    "session",
-    metavar="SESSION",
-    group=SELECTION,
-    help="Session: its accession ID, or its label together with -P.",
-)
+@optional_session_option(BY_ID_OR_LABEL)
 @click.argument("words", metavar="NAME=VALUE...", nargs=-1, required=True)
 @project_option
 @batch_option

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
 Format = Literal["table", "json", "jsonl", "yaml", "csv", "tsv"]
+LEAST_COLUMN = 10
 FORMATS: tuple[Format, ...] = ("table", "json", "jsonl", "yaml", "csv", "tsv")
 
 
@@ -200,6 +201,12 @@ class Console:
         from rich.table import Table
         from rich.text import Text
 
+        if not _fits(columns, cells, self.rich(self.out).width):
+            # One below the other, rather than cut off.
+            for at, row in enumerate(cells):
+                self.write("\n" if at else "")
+                self._pairs([(one.words, text) for one, text in zip(columns, row, strict=True)])
+            return
         table_ = Table(
             box=None,
             pad_edge=False,
@@ -214,7 +221,7 @@ class Console:
                 Text(column.words.upper()),
                 justify="right" if column.right else "left",
                 overflow="fold",
-                no_wrap=at == 0 or column.right,
+                no_wrap=_is_whole(at, column),
             )
         for row in cells:
             table_.add_row(*(Text(text) for text in row))
@@ -365,6 +372,20 @@ class Console:
                 os.dup2(nothing.fileno(), stream.fileno())
         except (OSError, ValueError):
             pass
+
+
+def _is_whole(at: int, column: Column) -> bool:
+    """Whether a column's cells stay on one line: names in front, and figures."""
+    return at == 0 or column.right
+
+
+def _fits(columns: Sequence[Column], cells: Sequence[Sequence[str]], room: int) -> bool:
+    """Whether a table has room for whole columns as they are, and for some of each other."""
+    need = 2 * (len(columns) - 1)
+    for at, column in enumerate(columns):
+        widest = max([render.width(column.words), *(render.width(row[at]) for row in cells)])
+        need += widest if _is_whole(at, column) else min(widest, LEAST_COLUMN)
+    return need <= room
 
 
 @contextmanager

@@ -56,7 +56,6 @@ class Tally:
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self.clock = clock
         self.started = clock()
-        self.title = ""
         self.files = self.files_total = self.files_kept = 0
         self.bytes = self.bytes_total = 0
         self.units = self.units_total = self.failed = self.retries = 0
@@ -67,8 +66,6 @@ class Tally:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case RunStarted():
-                self.title = f"{event.verb} {event.source} → {event.sink}"
             case UnitPlanned(unit=unit):
                 self.units_total += 1
                 self.files_total += event.files
@@ -204,7 +201,7 @@ class Lines:
         if isinstance(event, Note):
             _pass_on(event, self._console)
         elif isinstance(event, RunStarted):
-            self._console.say(self.tally.title)
+            _begin(event, self._console)
 
     def tick(self) -> None:
         if not self.tally.done and self.tally.clock() >= self._next:
@@ -241,9 +238,7 @@ class Bar:
         if isinstance(event, Note):
             _pass_on(event, self._console)
         elif isinstance(event, RunStarted):
-            self._console.say(
-                self.tally.title if self._unicode else self.tally.title.replace("→", "->")
-            )
+            _begin(event, self._console)
 
     def tick(self) -> None:
         self._live.update(self._render(), refresh=True)
@@ -318,6 +313,12 @@ def progress(console: Console, mode: str) -> Progress:
     if mode == "bar" or (mode == "auto" and console.can_redraw(console.err)):
         return Bar(console)
     return Lines(console)
+
+
+def _begin(event: RunStarted, console: Console) -> None:
+    arrow = "→" if console.has_unicode(console.err) else "->"
+    console.say(f"run {event.run_id}: {event.verb}")
+    console.say(f"{event.source} {arrow} {event.sink}")
 
 
 def _pass_on(note: Note, console: Console) -> None:

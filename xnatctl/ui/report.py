@@ -149,10 +149,11 @@ def print_report(report: Report, console: Console) -> None:
         for left in report.left[:SHOWN]:
             console.warn(f"left behind: {left.key} ({left.code}): {left.reason}")
         _more(console, len(report.left), "thing", "left behind")
-        for one in report.gone[:SHOWN]:
-            console.say(gone_sentence(one.key, one.code, one.reason))
+        for lost in report.gone[:SHOWN]:
+            console.say(gone_sentence(lost.key, lost.code, lost.reason))
         _more(console, len(report.gone), "thing", "gone at the source")
     console.say(totals(report))
+    console.say(f"run {report.run_id}")
 
 
 def gone_sentence(key: str, code: str, reason: str) -> str:
@@ -167,7 +168,7 @@ def _more(console: Console, number: int, noun: str, words: str = "") -> None:
 
 
 def totals(report: Report) -> str:
-    """`12 files, 3.4 MiB in 2.1 s (1.6 MiB/s); 40 files were there already; 2 retries; run r1`."""
+    """`12 files, 3.4 MiB in 2.1 s (1.6 MiB/s); 40 files were there already; 2 retries`."""
     verb = "to move" if report.dry_run else "moved"
     parts = [
         f"{count(report.files, 'file')} {verb}, {size(report.bytes)} in {span(report.seconds)}"
@@ -185,7 +186,7 @@ def totals(report: Report) -> str:
         parts.append(f"{report.units_failed} failed")
     if report.interrupted:
         parts.append(f"interrupted ({report.interrupted})")
-    return "; ".join(parts) + f"; run {report.run_id}"
+    return "; ".join(parts)
 
 
 def kind_rows(report: Report) -> list[dict[str, Any]]:
