@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,9 @@ from aioresponses import aioresponses, core
 from hypothesis import HealthCheck, settings
 
 from tests.faults.ledger import ROWS, Ledger
+from tests.faults.weather import SEED, forecast, weather
+
+__all__ = ["weather"]
 
 # The same examples on every machine, few enough for every run; `thorough` looks for new ones.
 settings.register_profile(
@@ -34,8 +38,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes minutes; run with --all")
     config.addinivalue_line("markers", "fault(*rows): tries these rows of the table of faults")
+    seed = random.randrange(1, 10**6) if config.getoption("--all") else 1
+    os.environ.setdefault(SEED, str(seed))  # before workers are started, which inherit it
     if config.getoption("--fault-table") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Ledger(), "ledger")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    forecast(metafunc)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

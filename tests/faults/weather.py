@@ -1,0 +1,144 @@
+"""Functional tests once more, while requests fail at random: a schedule of faults out of one seed.
+
+Each request of a sandbox may draw one fault that fits it; the same request never draws twice, so
+whatever tries again gets over it. The seed stands in the test's name; `XNATCTL_FAULT_SEED=N` with
+`--all` repeats a schedule.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from urllib.parse import unquote_plus
+
+import pytest
+from aiohttp.web import BaseRequest
+
+from xnatctl.sandbox.faults import Fault
+from xnatctl.sandbox.server import Sandbox
+
+FUNCTIONAL = {
+    "test_transfer",
+    "test_download",
+    "test_increments",
+    "test_export",
+    "test_metadata",
+    "test_prearchive",
+    "test_upload",
+}
+SEED = "XNATCTL_FAULT_SEED"
+CHANCE = 0.06
+
+LOGIN = frozenset({"expire-login", "login-page", "login-redirect"})
+
+_SHORT = Fault("* *", "status", status=503, seconds=0.01)
+_GONE = Fault("* *", "expire-login")
+_LOST = Fault("* *", "lose-answer")
+BY_REQUEST: dict[str, tuple[Fault, ...]] = {
+    "GET */files/*": (
+        Fault("* *", "cut", at=20),
+        Fault("* *", "reset", at=1),
+        Fault("* *", "login-page"),
+        _SHORT,
+        _GONE,
+    ),
+    "GET */files?*format=zip*": (
+        Fault("* *", "cut", at=700),
+        Fault("* *", "reset", at=300),
+        Fault("* *", "short-archive"),
+        Fault("* *", "login-redirect"),
+        _SHORT,
+        _GONE,
+    ),
+    "GET *": (
+        Fault("* *", "cut", at=5),
+        Fault("* *", "status", status=500),
+        Fault("* *", "login-page"),
+        _SHORT,
+        _GONE,
+    ),
+    "PUT */files/*": (
+        Fault("* *", "reset", at=10),
+        Fault("* *", "status-after", status=500),
+        Fault("* *", "status", status=502),
+        _LOST,
+        _SHORT,
+        _GONE,
+    ),
+    "PUT *": (_LOST, _SHORT, _GONE),
+    "POST */services/import*": (Fault("* *", "reset", at=100), _LOST, _SHORT, _GONE),
+    "POST */services/archive*": (Fault("* *", "status-after", status=502), _LOST, _SHORT),
+    "DELETE *": (_SHORT, _GONE),
+}
+
+
+class Weather:
+    """The schedule: which request meets what."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.met: set[str] = set()
+        self.once: frozenset[str] = frozenset()
+        self.struck: list[str] = []
+
+    def strike(self, method: str, path: str, query: str) -> list[Fault]:
+        line = f"{method} {path}?{query}"
+        for pattern, faults in BY_REQUEST.items():
+            if fnmatchcase(line, pattern):
+                if line in self.met or self.dice.random() >= CHANCE or "JSESSION" in path:
+                    return []
+                self.met.add(line)
+                fault = self.dice.choice([one for one in faults if one.kind not in self.once])
+                if fault.kind in LOGIN:
+                    # A login that is lost twice in a row is final, and rightly so.
+                    self.once = LOGIN
+                self.struck.append(f"{fault.kind} {line}")
+                return [fault]
+        return []
+
+    def over(self, patch: pytest.MonkeyPatch) -> None:
+        """Let every sandbox draw, where a test has armed nothing for a request itself."""
+        plain = Sandbox._faults_for
+
+        def drawn(sandbox: Sandbox, request: BaseRequest, path: list[str]) -> list[Fault]:
+            query = unquote_plus(request.raw_path.partition("?")[2])
+            mine = plain(sandbox, request, path)
+            return mine or self.strike(request.method, "/" + "/".join(path), query)
+
+        patch.setattr(Sandbox, "_faults_for", drawn)
+
+
+@pytest.fixture(autouse=True)
+def weather(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The schedule of a test that has one."""
+    seed = getattr(request, "param", None)
+    if seed is None:
+        yield
+        return
+    schedule = Weather(seed)
+    schedule.over(monkeypatch)
+    yield
+    print("faults drawn:", *schedule.struck, sep="\n  ")  # noqa: T201 - shown when a test fails
+
+
+def forecast(metafunc: pytest.Metafunc) -> None:
+    """Let functional tests run twice: in fair weather, and under the schedule."""
+    name = metafunc.module.__name__.rpartition(".")[2]
+    if name not in FUNCTIONAL or "integration" not in metafunc.module.__name__:
+        return
+    seed = int(os.environ[SEED])
+    marks = [pytest.mark.fault("random faults under every functional test")]
+    if hash_of(metafunc.definition.nodeid) % 12:
+        marks.append(pytest.mark.long)
+    params = [
+        pytest.param(None, id="fair"),
+        pytest.param(seed + hash_of(metafunc.definition.nodeid), marks=marks, id=f"faults{seed}"),
+    ]
+    metafunc.parametrize("weather", params, indirect=True)
+
+
+def hash_of(text: str) -> int:
+    """A number that is the same in every process."""
+    return sum(text.encode())
