@@ -293,7 +293,7 @@ def test_the_report_on_a_terminal_has_a_row_a_kind_and_the_totals() -> None:
 
 
 def test_the_first_line_of_a_run_names_it() -> None:
-    err = io.StringIO()
+    err = Terminal()
     Lines(console(err))(RunStarted("r1", "transfer", "prod P", "dev P"))
     assert err.getvalue() == "run r1: transfer\nprod P → dev P\n"
 
