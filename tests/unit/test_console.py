@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from xnatctl.errors import UsageError
-from xnatctl.ui.console import FORMATS, Column, Console, Format, Problem
+from xnatctl.ui.console import Column, Console, Format, Problem
 from xnatctl.ui.render import cell, size, span, visible, width
 from xnatctl.ui.shape import Shape, chosen, shaped
 
@@ -80,21 +80,6 @@ def test_an_empty_list_on_a_terminal_says_so_and_stdout_stays_empty() -> None:
     it, out, err = console(out=Terminal())
     it.rows([], COLUMNS)
     assert (out.getvalue(), err.getvalue()) == ("", "nothing found\n")
-
-
-def test_columns_are_chosen_in_every_format() -> None:
-    shape = Shape(columns="n,id", filters=("id:E1",))
-    said = {}
-    for name in FORMATS:
-        it, out, _ = console(name)
-        it.rows(ROWS, COLUMNS, shape=shape)
-        said[name] = out.getvalue()
-    assert said["csv"] == "n,id\n9,E1\n"
-    assert said["tsv"] == "n\tid\n9\tE1\n"
-    assert json.loads(said["json"]) == [{"n": "9", "id": "E1"}]
-    assert json.loads(said["jsonl"]) == {"n": "9", "id": "E1"}
-    assert said["yaml"].split() == ["-", "n:", "'9'", "id:", "E1"]
-    assert said["table"].split() == ["N", "ID", "9", "E1"]
 
 
 def test_a_table_in_a_pipe_cuts_and_wraps_nothing() -> None:
