@@ -185,7 +185,7 @@ class Config:
             password=password,
             token=pick.given("token", prefix + "TOKEN"),
             verify_ssl=pick.boolean("verify_ssl", prefix + "VERIFY_SSL", default=True),
-            ca_bundle=pick.text("ca_bundle", ""),
+            ca_bundle=pick.text("ca_bundle", prefix + "CA_BUNDLE"),
             timeout=pick.number("timeout", prefix + "TIMEOUT"),
             default_project=pick.text("default_project", ""),
             workers=pick.count("workers"),

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from xnatctl.config import Environ, Profile, Server, write_private
+from xnatctl.config import Environ, Profile, Server, path_of, write_private
 from xnatctl.errors import ConfigError, MissingExtra
 
 IDLE_MINUTES = 15
@@ -170,10 +170,7 @@ def _from_netrc(server: Server, environ: Environ) -> Found:
         return None
     if server.username and entry[0] and entry[0] != server.username:
         return None
-    if os.name == "posix" and path.stat().st_mode & 0o077:
-        raise ConfigError(
-            f"{path} was not used", why="others can read it", hint=f"chmod 600 {path}"
-        )
+    _refuse_exposed(path)
     return entry[0] or None, entry[2], str(path)
 
 
@@ -209,7 +206,18 @@ def _from_profile(server: Server, environ: Environ) -> Found:
     profile = _owner(server)
     if profile is None or profile.password_source == "keyring" or not profile.password:
         return None
+    _refuse_exposed(path_of(environ))
     return None, profile.password, f"profile {profile.name}"
+
+
+def _refuse_exposed(path: Path) -> None:
+    """A password that others can read is not used, so that it is noticed."""
+    if os.name == "posix" and path.exists() and path.stat().st_mode & 0o077:
+        raise ConfigError(
+            f"the password in {path} was not used",
+            why="others can read it",
+            hint=f"chmod 600 {path}",
+        )
 
 
 def _from_keychain(server: Server, environ: Environ) -> Found:

@@ -793,7 +793,7 @@ def _retry_after(value: str) -> float | None:
 def _reason(error: BaseException) -> str:
     text = str(error) or type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorError) and error.os_error is not None:
-        # asyncio replaces the words of the system by an address.
-        number = error.os_error.errno or 0
+        # asyncio replaces the words of the system by an address; numbers of TLS are its own.
+        number = 0 if isinstance(error.os_error, ssl.SSLError) else error.os_error.errno or 0
         text = os.strerror(number) if number > 0 else error.os_error.strerror or text
     return first_words(text)

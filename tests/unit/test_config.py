@@ -370,6 +370,16 @@ def test_a_netrc_that_others_can_read_is_refused_with_the_cure(tmp_path: Path) -
     assert caught.value.hint.startswith("chmod 600")
 
 
+def test_a_password_in_a_configuration_that_others_can_read_is_refused_with_the_cure(
+    tmp_path: Path,
+) -> None:
+    found = config(OLD_FILE, tmp_path)
+    found.path.chmod(0o640)
+    with pytest.raises(ConfigError, match="was not used") as caught:
+        complete(found.resolve(), {"XNATCTL_CONFIG": str(found.path), "HOME": str(tmp_path)})
+    assert caught.value.hint == f"chmod 600 {found.path}"
+
+
 def test_a_credential_command_is_asked_before_the_password_in_the_file(tmp_path: Path) -> None:
     text = OLD_FILE.replace("workers: 4", "credential_command: echo fromcommand")
     loaded = config(text, tmp_path)

@@ -37,7 +37,8 @@ Variables that are read. A flag comes before a variable, a variable before a pro
   XNAT_URL            the server; no profile is needed then
   XNAT_USER, XNAT_PASS, XNAT_TOKEN   the login there; never used for a destination
   XNAT_PROFILE        the profile, as -p
-  XNAT_VERIFY_SSL, XNAT_TIMEOUT      with XNAT_URL
+  XNAT_VERIFY_SSL, XNAT_CA_BUNDLE, XNAT_TIMEOUT
+                                     with XNAT_URL
   XNAT_DEST_URL, XNAT_DEST_USER, XNAT_DEST_PASS, XNAT_DEST_TOKEN   the server to write to
   XNATCTL_LOG_FILE    a full log as JSON lines, as --log-file
   XNATCTL_DEBUG       tracebacks, as --debug
