@@ -1,8 +1,7 @@
 """The command lines that scripts were written with, each on the real process: their spelling, the
 fields of their JSON, what is on stdout, and the exit code.
 
-`pipeline run` and `status` stand in test_workflows and test_scripted_commands: the sandbox has no
-pipelines.
+`pipeline run` and `status` stand in test_workflows: the sandbox has no pipelines.
 """
 
 from __future__ import annotations

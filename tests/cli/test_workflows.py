@@ -104,6 +104,13 @@ def test_an_export_needs_nothing_but_the_environment(
 # --- a server with the container service ---------------------------------------------------------
 
 
+def _workflow(status: str) -> str:
+    return (
+        '<wrk:Workflow xmlns:wrk="http://nrg.wustl.edu/workflow" ID="X_E1" '
+        f'ExternalID="DEMO" pipeline_name="dcm2niix" status="{status}"/>'
+    )
+
+
 def _answers(looks: dict[str, int]) -> dict[tuple[str, str], Any]:
     session = {"ID": "X_E1", "label": "S1_MR1", "project": "DEMO", "subject_ID": "X_S1"}
     item = {"items": [{"meta": {"xsi:type": "xnat:mrSessionData"}, "data_fields": session}]}
@@ -115,10 +122,7 @@ def _answers(looks: dict[str, int]) -> dict[tuple[str, str], Any]:
     def workflow() -> str:
         status = "Running" if looks["left"] else "Complete"
         looks["left"] -= looks["left"] > 0
-        return (
-            '<wrk:Workflow xmlns:wrk="http://nrg.wustl.edu/workflow" ID="X_E1" '
-            f'ExternalID="DEMO" pipeline_name="dcm2niix" status="{status}"/>'
-        )
+        return _workflow(status)
 
     return {
         ("POST", "/data/JSESSION"): "0123456789ABCDEF",
@@ -132,6 +136,7 @@ def _answers(looks: dict[str, int]) -> dict[tuple[str, str], Any]:
         ("GET", "/xapi/commands"): [{"id": 1, "name": "dcm2niix", "xnat": [wrapper]}],
         ("POST", launch): {"status": "success", "workflow-id": "881"},
         ("GET", "/data/workflows/881"): workflow,
+        ("GET", "/data/workflows/666"): _workflow("Failed"),
     }
 
 
@@ -168,6 +173,40 @@ def containers() -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def asked(place: Path, url: str, *words: str) -> tuple[int, dict[str, Any]]:
+    """The exit code and the object that a command prints."""
+    login = {"XNAT_URL": url, "XNAT_USER": "admin", "XNAT_PASS": "admin"}
+    done = subprocess.run(
+        [place / "bin" / "xnatctl", *words, "-o", "json"],
+        env={**os.environ, **login},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_pipeline_run_prints_its_job(place: Path) -> None:
+    with containers() as url:
+        code, made = asked(place, url, "pipeline", "run", "dcm2niix", "--experiment", "X_E1")
+    assert code == 0
+    assert made.keys() >= {"success", "pipeline", "experiment", "job_id", "result"}
+    assert (made["success"], made["job_id"]) == (True, "881")
+
+
+@pytest.mark.parametrize(("job", "code", "end"), [("881", 0, "Complete"), ("666", 1, "Failed")])
+def test_pipeline_status_has_its_fields_and_watching_ends_with_the_job(
+    place: Path, job: str, code: int, end: str
+) -> None:
+    with containers() as url:
+        words = ("pipeline", "status", job, "--watch", "--interval", "0.1")
+        ended, found = asked(place, url, *words)
+    assert found.keys() >= {"status", "message", "start_time", "end_time"}
+    assert (ended, found["status"]) == (code, end)
 
 
 def test_a_pipeline_is_run_on_each_session_and_waited_for(place: Path) -> None:
