@@ -40,6 +40,7 @@ from xnatctl.errors import Unreachable, XnatctlError, words
 from .wire import (
     Ask,
     Ends,
+    Held,
     Hello,
     Job,
     Joined,
@@ -75,6 +76,7 @@ class Member:
     shares: tuple[int, int] = (0, 0)
     held: tuple[int, int] = (0, 0)
     peaks: tuple[int, int] = (0, 0)
+    talks: set[anyio.CancelScope] = field(default_factory=set)
 
 
 @dataclass(eq=False, slots=True)
@@ -311,7 +313,8 @@ class Coordinator:
     async def _serve(self) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._carry_mail, tasks)
-            tasks.start_soon(self._beat)
+            tasks.start_soon(self._watch)
+            tasks.start_soon(self._keep_shares)
             tasks.start_soon(self._pass_on_stop)
 
     async def _carry_mail(self, tasks: anyio.abc.TaskGroup) -> None:
@@ -407,8 +410,9 @@ class Coordinator:
 
     # --- every beat ----------------------------------------------------------------------------
 
-    async def _beat(self) -> None:
-        alone_since = told = anyio.current_time()
+    async def _watch(self) -> None:
+        """Who came, and who went. It waits for no worker, so that a lost one is missed at once."""
+        alone_since = anyio.current_time()
         async with anyio.create_task_group() as tasks:
             while True:
                 await anyio.sleep(self._timing.beat_s)
@@ -425,10 +429,17 @@ class Coordinator:
                         "no worker is left",
                         why=f"none has come for {self._timing.arrive_s:.0f} s",
                     )
+
+    async def _keep_shares(self) -> None:
+        """The budget and its shares; and leases are renewed, well before they run out."""
+        told = anyio.current_time()
+        async with anyio.create_task_group() as tasks:
+            while True:
+                await anyio.sleep(self._timing.beat_s)
                 self._absorb()
                 await self._share_out()
-                if now - told >= self._timing.lease_s / 6:
-                    told = now
+                if anyio.current_time() - told >= self._timing.lease_s / 6:
+                    told = anyio.current_time()
                     tasks.start_soon(self._tell_all, News(rate=self._rate()))
 
     def _drop_lost(self, workers: Iterable[str], now: float) -> None:
@@ -443,6 +454,8 @@ class Coordinator:
     def _drop(self, member: Member, why: str) -> None:
         del self._members[member.address]
         self._samples.pop(member.address, None)
+        for talk in member.talks:
+            talk.cancel()
         for lease in member.leases.values():
             if lease.future is not None:
                 lease.future.release()
@@ -524,18 +537,19 @@ class Coordinator:
 
     async def _tell(self, member: Member, news: News) -> bool:
         """Whether the worker has taken it in. One that has no post for the run any more is lost."""
-        answer = None
-        with anyio.move_on_after(self._timing.answer_s), suppress(OSError):
+        found = {}
+        with anyio.move_on_after(self._timing.answer_s) as talk, suppress(OSError):
+            member.talks.add(talk)
             found = await self._client.run(
                 tell, self._job.run, packed(news), workers=[member.address], on_error="return"
             )
-            answer = found.get(member.address)
-            if answer is None and self._members.get(member.address) is member:
-                self._drop(member, f"the worker at {member.host} has given up its units")
-        held = getattr(answer, "slots", None)
-        if held is None:
+        member.talks.discard(talk)
+        answer = found.get(member.address, talk)
+        if answer is None and self._members.get(member.address) is member:
+            self._drop(member, f"the worker at {member.host} has given up its units")
+        if not isinstance(answer, Held):
             return False
-        member.heard, member.held = anyio.current_time(), held
+        member.heard, member.held = anyio.current_time(), answer.slots
         return True
 
     def _say(self, text: str, *, level: str = "info") -> None:
