@@ -171,6 +171,8 @@ def test_a_resource_becomes_files(xnatctl: Call, signed_in: Sandbox, tmp_path: P
     [
         (("session", "download", "-E", "SUB1_MR1"), 5, "add -P PROJECT"),
         (("session", "download", "-P", "STUDY", "-E", "NOPE"), 5, "no session NOPE"),
+        (("session", "download", "-P", "STUDY", "-E", "NO", "--out", "a/b"), 5, "no session NO"),
+        (("subject", "download", "NOPE", "-P", "STUDY", "--out", "a"), 5, "subject list -P STUDY"),
         (("resource", "download", "-P", "STUDY", "SUB1_MR1", "NOTES"), 2, "-f FILE.zip"),
         (("resource", "download", "-P", "STUDY", "SUB1_MR1", "NOPE", "-f", "x.zip"), 5, "NOPE"),
         (("resource", "download", "-P", "STUDY", "X", "--scan", "3", "-f", "x.zip"), 2, "session"),
@@ -190,7 +192,7 @@ def test_what_cannot_be_meant_is_said_in_a_sentence(
     done = xnatctl(*argv)
     assert done.code == code, done.err
     assert words in done.err
-    assert names(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_a_file_where_a_folder_must_be_is_named_and_nothing_is_half_written(
@@ -205,4 +207,14 @@ def test_a_file_where_a_folder_must_be_is_named_and_nothing_is_half_written(
     assert names(out) == ["SUB1_MR1"]
     done = xnatctl(*line("--out", str(out / "SUB1_MR1")))
     assert done.code == 1
-    assert "cannot be used as a folder" in done.err
+    assert "cannot be used as a folder" in done.err and "it is a file" in done.err
+
+
+def test_a_folder_where_the_archive_must_be_is_named(
+    xnatctl: Call, signed_in: Sandbox, tmp_path: Path
+) -> None:
+    (tmp_path / "SUB1_MR1" / "scans.zip").mkdir(parents=True)
+    done = xnatctl(*line("--out", str(tmp_path), "--no-extract", "--overwrite"))
+    assert done.code == 1
+    assert "scans.zip cannot be read: Is a directory" in done.err
+    assert "a folder stands where a file is needed; move it away" in done.err

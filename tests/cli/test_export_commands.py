@@ -132,9 +132,13 @@ def test_an_export_that_cannot_be_made_says_why(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
+    before = sorted(tmp_path.iterdir())
     done = xnatctl("project", "export", *argv)
     assert done.code == code, done.err
     assert words in done.err
+    assert sorted(path for path in tmp_path.iterdir() if path.name != "home") == sorted(
+        path for path in before if path.name != "home"
+    )
 
 
 def test_a_dry_run_of_an_export_leaves_no_trace(

@@ -6,6 +6,7 @@ Each finds out what is meant, makes a selection of it and hands it to the one ro
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
@@ -258,7 +259,8 @@ async def subject_download(
         from xnatctl.model import Ref
         from xnatctl.routes import Folder
 
-        with missing(f"no subject {subject_label} in project {owner}"):
+        hint = f"xnatctl subject list -P {owner}"
+        with missing(f"no subject {subject_label} in project {owner}", hint):
             known = (await xnat.get_subject(owner, subject_label)).get("data_fields", {})
         label = str(known.get("label") or subject_label)
         levels = narrow.levels() | ({"subject"} if subject_resources else set())
@@ -349,7 +351,8 @@ async def resource_download(
         )
         ref = owner.in_resource(words[-1])
         ids = {"session_id": ref.session_id or "", "project": ref.project, "resource": words[-1]}
-        with missing(f"no resource {words[-1]} of {owner}"):
+        named = shlex.join(["xnatctl", "resource", "list", "-P", ref.project, *words[:-1]])
+        with missing(f"no resource {words[-1]} of {owner}", named):
             await xnat.list_files(ref)
         if file is not None:
             name = ref.session or ref.subject or ref.project
@@ -399,7 +402,7 @@ async def run_download(
         print_report(report, app.console)
         if report.dry_run:
             app.console.say(f"{watched.files} files would be written")
-        elif not watched.items:
+        elif not watched.items and not report.problems:
             app.console.say("nothing of it is selected, or it holds no file")
         app.console.say(f"in {asked.shown}")
     if is_archive and any(one.error_kind == "conflict" for one in report.problems):
@@ -495,13 +498,20 @@ async def _resource_owner(
 
 
 def check_folder(out: Path, *, dry_run: bool = False) -> None:
-    """Refuse a target that cannot be a folder before anything is asked of the server."""
+    """Refuse a target that cannot be a folder before anything is asked of the server.
+
+    It is tried, and not left behind: whatever is asked for may not exist.
+    """
     try:
-        if not dry_run or out.exists():
+        missing = [one for one in (out, *out.parents) if not one.exists()]
+        if not dry_run or not missing:
             out.mkdir(parents=True, exist_ok=True)
+            for one in missing:
+                one.rmdir()
     except OSError as error:
+        is_file = isinstance(error, FileExistsError)
         raise LocalFault(
             f"{out} cannot be used as a folder",
-            why=error.strerror or str(error),
+            why="it is a file" if is_file else error.strerror or str(error),
             hint="name another one with --out",
         ) from error

@@ -14,6 +14,7 @@ from .cluster import cluster_option, fewest, helped
 from .download import check_folder
 from .endurance import endurance_options
 from .group import command, option
+from .lookup import missing
 from .options import (
     SELECTION,
     TRANSFER,
@@ -196,6 +197,9 @@ async def run_export(app: App, options: ExportOptions) -> int:
                     app, options.cluster, paced, (server, xnat), folder=options.out
                 ) as helped_desk,
             ):
+                listed = "xnatctl project list shows those that this login may read"
+                with missing(f"no project {options.project} at {xnat.name}", listed):
+                    await xnat.get_project(options.project)
                 done = await routes.export(helped_desk, xnat, selection, into=into)
     if options.dry_run:
         head = {"operation": "export", "project": options.project, "output_dir": str(options.out)}

@@ -115,6 +115,8 @@ class ZipSink:
             found = await anyio.to_thread.run_sync(_read_archive, self._path)
         except Corrupt:
             return {}
+        except OSError as error:
+            raise fault(error, self._path, "read") from error
         if self._digests is not None:
             await self._digests.keep_local_digests([(*stamp, _digest(found))])
         return found

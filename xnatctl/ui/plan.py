@@ -56,6 +56,11 @@ def row_of(unit: Unit, signature: str) -> dict[str, Any]:
     }
 
 
+def _any(planned: Planned, name: str) -> bool:
+    """Whether a column has something to say; without the others the table fits more terminals."""
+    return any(row[name] for row in planned.rows)
+
+
 def _files(items: tuple[Item, ...], verdict: Verdict) -> int:
     return sum(item.files for item in items if item.verdict is verdict)
 
@@ -92,6 +97,8 @@ def print_plan(planned: Planned, plan: dict[str, Any], console: Console) -> None
         Column("bytes", "Size", right=True, show=size),
         Column("problem"),
     ]
+    seldom = [name for name in ("replace", "conflict", "problem") if not _any(planned, name)]
+    columns = [one for one in columns if one.key not in seldom]
     console.rows(planned.rows, columns, key="unit")
     parts = [f"{count(plan['files'], 'file')} to move, {size(plan['bytes'])}"]
     if plan["eta_s"] is not None:

@@ -185,7 +185,9 @@ def totals(report: Report) -> str:
     if report.units_failed:
         parts.append(f"{report.units_failed} failed")
     if report.interrupted:
-        parts.append(f"interrupted ({report.interrupted})")
+        # What stopped it was said above, unless it came from outside.
+        is_signal = report.exit_code in (130, 143)
+        parts.append(f"interrupted ({report.interrupted})" if is_signal else "stopped early")
     return "; ".join(parts)
 
 
