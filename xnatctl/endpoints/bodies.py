@@ -17,6 +17,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -196,7 +197,7 @@ def _in_tar(path: Path, start: bytes, kept: ExitStack) -> Iterator[Found]:
         plain = kept.enter_context(_plain_tar(path, start))
         archive = kept.enter_context(tarfile.open(fileobj=plain, mode="r:"))  # noqa: SIM115
         members = sorted(archive.getmembers(), key=lambda one: one.name)
-    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError) as error:
+    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         raise LocalFault(f"{path} is no whole tar archive", why=str(error)) from error
     for one in members:
         if one.isdir():
@@ -210,10 +211,12 @@ def _in_tar(path: Path, start: bytes, kept: ExitStack) -> Iterator[Found]:
 def _plain_tar(path: Path, start: bytes) -> BinaryIO:
     for mark, unpack in _COMPRESSED.items():
         if start.startswith(mark):
-            plain = tempfile.TemporaryFile()  # noqa: SIM115
-            with unpack(path, "rb") as packed:
-                shutil.copyfileobj(packed, plain, BLOCK)
-            plain.seek(0)
+            with ExitStack() as stack:
+                plain = stack.enter_context(tempfile.TemporaryFile())
+                with unpack(path, "rb") as packed:
+                    shutil.copyfileobj(packed, plain, BLOCK)
+                plain.seek(0)
+                stack.pop_all()
             return cast("BinaryIO", plain)
     return path.open("rb")
 

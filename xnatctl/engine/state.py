@@ -396,7 +396,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             stack.callback(db.close)
             path.chmod(0o600)
             _prepare(db, path)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
             raise LocalFault(
                 f"the state store {path} cannot be used",
                 why=str(error),
