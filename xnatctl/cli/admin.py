@@ -270,7 +270,7 @@ async def plugins_list(app: App, *, shape: Shape) -> None:
         {"id": name, "name": info.get("name", ""), "version": info.get("version", "")}
         for name, info in sorted(found.items())
     ]
-    columns = [Column("id", "ID"), Column("name"), Column("version")]
+    columns = [Column("id"), Column("name"), Column("version")]
     app.console.rows(rows, columns, shape=shape)
 
 
@@ -290,7 +290,7 @@ async def plugins_show(app: App, *, plugin: str) -> None:
     if plugin not in found:
         names = ", ".join(sorted(found)) or "none"
         raise NotFound(f"no plugin {plugin} at {xnat.name}", why=f"its plugins are {names}")
-    app.console.record({"id": plugin, **found[plugin]}, titles={"id": "ID"})
+    app.console.record({"id": plugin, **found[plugin]})
 
 
 site_config = Group("site-config", help="Settings of the site: get and set them.")

@@ -265,7 +265,7 @@ async def show(app: App) -> None:
         }
         for one in shown
     ]
-    titles = {"url": "URL", "verify_ssl": "Verify TLS", "default_project": "Project"}
+    titles = {"verify_ssl": "Verify TLS", "default_project": "Project"}
     console.say(f"Configuration: {known.path}")
     console.rows(rows, [Column(key, titles.get(key, "")) for key in rows[0]], key="profile")
 

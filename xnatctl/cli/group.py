@@ -150,7 +150,7 @@ class Command(click.Command):
         with formatter.indentation():
             room = formatter.width - formatter.current_indent
             lines = cleandoc(self.help or "").splitlines()
-            formatter.write_text("\n".join(_folded(line, room) for line in lines))
+            formatter.write_text("\n".join(folded(line, room) for line in lines))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         _write_options(self, ctx, formatter)
@@ -239,7 +239,7 @@ def _write_options(
     _write_lists(formatter, {**sections, "Options": own})
 
 
-def _folded(line: str, room: int) -> str:
+def folded(line: str, room: int) -> str:
     """A command line that is too long for the terminal, in lines that can be copied as they are."""
     if not line.startswith("  ") or len(line) <= room:
         return line

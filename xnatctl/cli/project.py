@@ -72,7 +72,7 @@ async def run_list(app: App, shape: Shape) -> None:
         for one in found
     ]
     remember_projects(app.environ, xnat.url, [one.id for one in found])
-    columns = [Column("id", "ID"), Column("name"), Column("pi", "PI"), Column("description")]
+    columns = [Column("id"), Column("name"), Column("pi", "PI"), Column("description")]
     app.console.rows(rows, columns, shape=shape)
 
 
@@ -108,7 +108,7 @@ async def run_show(app: App, project_id: str) -> None:
         "subjects": len(subjects),
         "sessions": len(sessions),
     }
-    app.console.record(record, titles={"id": "ID", "pi": "PI", "secondary_id": "Secondary ID"})
+    app.console.record(record, titles={"pi": "PI", "secondary_id": "Secondary ID"})
 
 
 @project.command("create")

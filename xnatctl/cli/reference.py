@@ -19,10 +19,11 @@ import asyncclick as click
 
 from xnatctl._version import __version__
 
-from .group import GLOBAL_OPTIONS, Group
+from .group import GLOBAL_OPTIONS, Group, folded
 from .root import EPILOG, root
 
 Rows = list[tuple[str, str]]
+MAN_COLUMNS = 72
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,8 @@ def _options(command: click.Command, ctx: click.Context) -> dict[str, Rows]:
         if {"-h", "--help"} & set(param.opts):
             continue
         found.setdefault(getattr(param, "group", "Options"), []).append(record)
-    return found
+    own = found.pop("Options", [])
+    return found | {"Options": own} if own else found
 
 
 # --- Markdown ------------------------------------------------------------------------------------
@@ -135,7 +137,9 @@ def man(page: Page) -> str:
     """One man page in the macros of `man(7)`."""
     name = page.path.replace(" ", "-")
     lines = [
-        f'.TH "{name.upper()}" 1 "" "xnatctl {__version__}"',
+        f'.TH "{name.upper()}" 1 "" "xnatctl {__version__}" "xnatctl"',
+        ".ad l",
+        ".nh",
         ".SH NAME",
         f"{_roff(name)} \\- {_roff(page.summary.rstrip('.'))}",
         ".SH SYNOPSIS",
@@ -150,11 +154,16 @@ def man(page: Page) -> str:
     for heading, rows in page.options.items():
         lines += [f'.SH "{_roff(heading.upper())}"', *_listed(rows)]
     if page.examples:
-        lines += [".SH EXAMPLES", ".nf", *map(_roff, page.examples), ".fi"]
+        lines += [".SH EXAMPLES", ".nf", *map(_roff, _examples(page)), ".fi"]
     lines += [".SH EXIT STATUS", ".nf", *map(_roff, _codes().splitlines()), ".fi"]
     if page.path != "xnatctl":
         lines += [".SH SEE ALSO", ".BR xnatctl (1)"]
     return "\n".join(lines) + "\n"
+
+
+def _examples(page: Page) -> list[str]:
+    lines = (folded(f"  {line}", MAN_COLUMNS) for line in page.examples)
+    return "\n".join(lines).splitlines()
 
 
 def _listed(rows: Rows) -> Iterator[str]:

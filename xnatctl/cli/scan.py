@@ -49,7 +49,7 @@ async def list_(
     async with app.xnat() as xnat:
         found = await find_session(app, xnat, session, project=project, subject=subject)
         scans = await xnat.list_scans(found.id)
-    columns = [Column("id", "ID"), *map(Column, ("type", "series_description", "quality"))]
+    columns = [Column("id"), *map(Column, ("type", "series_description", "quality"))]
     columns.append(Column("frames", right=True))
     app.console.rows([_row(one) for one in scans], columns, shape=shape)
 
@@ -83,7 +83,7 @@ async def show(
         ref = Ref(found.project, session=found.label, session_id=found.id).at("scans", scan_id)
         resources = await xnat.list_resources(ref)
     record = {**_row(scans[scan_id]), "resources": [one.label for one in resources]}
-    app.console.record(record, titles={"id": "ID"})
+    app.console.record(record)
 
 
 def _row(one: Scan) -> dict[str, str]:

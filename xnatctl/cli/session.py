@@ -104,7 +104,7 @@ async def sessions_of(
 def _print(app: App, rows: list[dict[str, str]], shape: Shape) -> None:
     from xnatctl.ui.console import Column
 
-    columns = [Column("id", "ID"), *map(Column, ("label", "subject", "date", "modality"))]
+    columns = [Column("id"), *map(Column, ("label", "subject", "date", "modality"))]
     app.console.rows(rows, columns, shape=shape)
 
 
@@ -161,7 +161,7 @@ def print_session(app: App, document: dict[str, Any]) -> None:
         return
     parts = {"scans", "resources", "shared_projects"}
     facts = {key: value for key, value in document.items() if key not in parts}
-    console.record(facts, titles={"id": "ID", "xsi_type": "Type"})
+    console.record(facts, titles={"xsi_type": "Type"})
     scans = [
         {
             "id": row.get("ID", ""),
@@ -180,9 +180,9 @@ def print_session(app: App, document: dict[str, Any]) -> None:
         }
         for row in document["resources"]
     ]
-    shown = (
-        ("Scans", scans, {"id": "ID"}),
-        ("Resources", resources, {"label": "Label"}),
+    shown: tuple[tuple[str, list[dict[str, str]], dict[str, str]], ...] = (
+        ("Scans", scans, {}),
+        ("Resources", resources, {}),
         ("Shared into", document["shared_projects"], {"label": "Label there"}),
     )
     figures = {

@@ -58,7 +58,7 @@ async def run_list(app: App, project: str, shape: Shape) -> None:
     rows = [
         {"id": one.id, "label": one.label, "sessions": counts.get(one.id, 0)} for one in subjects
     ]
-    columns = [Column("id", "ID"), Column("label"), Column("sessions", right=True)]
+    columns = [Column("id"), Column("label"), Column("sessions", right=True)]
     app.console.rows(rows, columns, key="label", shape=shape)
 
 
@@ -95,7 +95,7 @@ async def run_show(app: App, project: str, label: str) -> None:
     }
     if len(labels) > FIRST_SESSIONS:
         record["sessions_truncated"] = True
-    app.console.record(record, key="label", titles={"id": "ID"})
+    app.console.record(record, key="label")
 
 
 def _share(row: dict[str, str], label: str) -> str:

@@ -75,7 +75,7 @@ async def show(app: App, *, username: str) -> None:
     async with app.xnat() as xnat:
         with _known(xnat, username):
             record = await Admin(xnat).profile(username)
-    app.console.record(record, key="username", titles={"id": "ID"})
+    app.console.record(record, key="username")
 
 
 @user.command("groups")

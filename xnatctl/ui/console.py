@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
 Format = Literal["table", "json", "jsonl", "yaml", "csv", "tsv"]
-LEAST_COLUMN = 10
+LONGEST_WORD = 40
 FORMATS: tuple[Format, ...] = ("table", "json", "jsonl", "yaml", "csv", "tsv")
 
 
@@ -43,7 +43,8 @@ class Column:
 
     @property
     def words(self) -> str:
-        return self.title or self.key.replace("_", " ").capitalize()
+        short = self.key.upper() if self.key in ("id", "url") else ""
+        return self.title or short or self.key.replace("_", " ").capitalize()
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,8 @@ class Console:
         from rich.table import Table
         from rich.text import Text
 
-        if not _fits(columns, cells, self.rich(self.out).width):
+        least = _least_widths(columns, cells)
+        if sum(least) + 2 * (len(least) - 1) > self.rich(self.out).width:
             # One below the other, rather than cut off.
             for at, row in enumerate(cells):
                 self.write("\n" if at else "")
@@ -216,12 +218,12 @@ class Console:
             title=Text(title, style="bold") if title else None,
             title_justify="left",
         )
-        for at, column in enumerate(columns):
+        for column, wide in zip(columns, least, strict=True):
             table_.add_column(
                 Text(column.words.upper()),
                 justify="right" if column.right else "left",
                 overflow="fold",
-                no_wrap=_is_whole(at, column),
+                min_width=wide,
             )
         for row in cells:
             table_.add_row(*(Text(text) for text in row))
@@ -374,18 +376,17 @@ class Console:
             pass
 
 
-def _is_whole(at: int, column: Column) -> bool:
-    """Whether a column's cells stay on one line: names in front, and figures."""
-    return at == 0 or column.right
-
-
-def _fits(columns: Sequence[Column], cells: Sequence[Sequence[str]], room: int) -> bool:
-    """Whether a table has room for whole columns as they are, and for some of each other."""
-    need = 2 * (len(columns) - 1)
+def _least_widths(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[int]:
+    """What each column needs: names in front and figures stay whole, other text breaks at spaces,
+    and a word only where it is longer than `LONGEST_WORD`.
+    """
+    found = []
     for at, column in enumerate(columns):
-        widest = max([render.width(column.words), *(render.width(row[at]) for row in cells)])
-        need += widest if _is_whole(at, column) else min(widest, LEAST_COLUMN)
-    return need <= room
+        texts = [column.words, *(row[at] for row in cells)]
+        if at and not column.right:
+            texts = [word[:LONGEST_WORD] for text in texts for word in text.split()]
+        found.append(max((render.width(text) for text in texts), default=1))
+    return found
 
 
 @contextmanager
