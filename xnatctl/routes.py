@@ -107,7 +107,12 @@ async def run(
     With `ends` its units may be run by the desk's other hands. A plan is always made here.
     """
     if desk.pace is not None:
-        source = Paced(source, desk.pace, say=lambda text: desk.bus.emit(Note(text)))
+        source = Paced(
+            source,
+            desk.pace,
+            say=lambda text: desk.bus.emit(Note(text)),
+            stopped=desk.stop.asked,
+        )
     away = desk.hands if ends and not desk.options.dry_run else None
     work = Run(
         source,

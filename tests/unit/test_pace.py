@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+import anyio
 import pytest
 
 from xnatctl.engine.memory import MemorySource
 from xnatctl.engine.pace import Pace, Paced, Rate, Window, parse_rate
-from xnatctl.engine.types import Selection
-from xnatctl.errors import Busy, UsageError
+from xnatctl.engine.types import Selection, Unit
+from xnatctl.errors import Busy, Cancelled, UsageError
 from xnatctl.model import Ref
 
 
@@ -112,3 +113,22 @@ async def test_nothing_is_asked_outside_of_the_window_and_a_body_breaks_off_at_i
 
     async with source.open(unit, unit.items[0]):
         assert clock.now() == datetime(2024, 3, 2, 22, 0)
+
+
+async def test_a_run_that_is_stopped_does_not_wait_for_the_window() -> None:
+    pace = Pace(window=Window.parse("22:00-06:00"), now=lambda: datetime(2024, 3, 1, 12, 0))
+    waits, stopped = anyio.Event(), anyio.Event()
+    source = Paced(
+        MemorySource({"U/R/files/a": b"x"}), pace, say=lambda text: waits.set(), stopped=stopped
+    )
+
+    async def stop() -> None:
+        await waits.wait()
+        stopped.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stop)
+        with anyio.fail_after(5.0):
+            assert [unit async for unit in source.units(Selection(Ref("P")))] == []
+    with pytest.raises(Cancelled):
+        await source.describe(Unit("U", "session", Ref("P"), Ref("P")))

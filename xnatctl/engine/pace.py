@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 import time as clocks
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 
 import anyio
 
-from xnatctl.errors import Busy, UsageError
+from xnatctl.errors import Busy, Cancelled, UsageError
 from xnatctl.retry import Sleep
 
 from .ports import Chunks, Source
@@ -109,20 +109,31 @@ class Pace:
 
 
 class Paced:
-    """A source that keeps to a pace. `say` is told when it waits for the window."""
+    """A source that keeps to a pace. `say` is told when it waits for the window, and nothing waits
+    any more once `stopped` is set.
+    """
 
-    def __init__(self, source: Source, pace: Pace, *, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        pace: Pace,
+        *,
+        say: Callable[[str], None],
+        stopped: anyio.Event | None = None,
+    ) -> None:
         self.name = source.name
         self._source = source
         self._pace = pace
         self._say = say
+        self._stopped = stopped or anyio.Event()
         self._is_waiting = False
 
     async def units(self, selection: Selection) -> AsyncIterator[Unit]:
-        await self._until_open()
-        async for unit in self._source.units(selection):
+        with suppress(Cancelled):
             await self._until_open()
-            yield unit
+            async for unit in self._source.units(selection):
+                await self._until_open()
+                yield unit
 
     async def describe(self, unit: Unit) -> Unit:
         await self._until_open()
@@ -154,5 +165,14 @@ class Paced:
             if not self._is_waiting:
                 self._is_waiting = True
                 self._say(f"outside the window {self._pace.window}: waiting until it opens")
-            await self._pace.sleep(min(seconds, LONGEST_SLEEP_S))
+            if self._stopped.is_set():
+                raise Cancelled("the run was stopped while it waited for the window")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._wake, tasks.cancel_scope)
+                await self._pace.sleep(min(seconds, LONGEST_SLEEP_S))
+                tasks.cancel_scope.cancel()
         self._is_waiting = False
+
+    async def _wake(self, sleeper: anyio.CancelScope) -> None:
+        await self._stopped.wait()
+        sleeper.cancel()
