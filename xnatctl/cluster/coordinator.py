@@ -30,7 +30,7 @@ from uuid import uuid4
 import anyio
 from distributed import Client, Future
 
-from xnatctl.engine.events import Note
+from xnatctl.engine.events import Note, UnitPlanned
 from xnatctl.engine.life import Means, failed
 from xnatctl.engine.limits import Sample
 from xnatctl.engine.pace import Pace
@@ -129,6 +129,7 @@ class Coordinator:
         self._samples: dict[str, tuple[Sample, Sample]] = {}
         self._mail = asyncio.Event()
         self._freed = asyncio.Event()
+        self._planned: set[str] = set()
         self._again = 0
 
     # --- a run's beginning and end -------------------------------------------------------------
@@ -381,6 +382,10 @@ class Coordinator:
         if member is None:
             return
         for one in letter.events:
+            if isinstance(one, UnitPlanned):
+                if one.unit.key in self._planned:
+                    continue  # it is run again, and has been counted
+                self._planned.add(one.unit.key)
             self._means.bus.emit(one)
         if letter.samples is not None:
             self._samples[member.address] = letter.samples
@@ -468,6 +473,8 @@ class Coordinator:
         try:
             with anyio.move_on_after(3 * self._timing.answer_s):
                 troubles = await self._take_in({address: facts})
+                if member := self._members.get(address):
+                    self._say(f"a worker at {member.host} has come: {len(self._members)} are here")
                 for host, error in troubles:
                     self._refused.add(address)
                     self._say(f"the worker at {host} is of no use: {words(error)}", level="warning")
@@ -537,6 +544,8 @@ class Coordinator:
 
     async def _tell(self, member: Member, news: News) -> bool:
         """Whether the worker has taken it in. One that has no post for the run any more is lost."""
+        if self._members.get(member.address) is not member:
+            return False
         found = {}
         with anyio.move_on_after(self._timing.answer_s) as talk, suppress(OSError):
             member.talks.add(talk)
