@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import stat
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -114,6 +115,22 @@ def fault(error: OSError, path: Path, verb: str = "written") -> LocalFault:
     )
 
 
+def check_room(folder: Path, unit: Unit) -> None:
+    """Raises LocalFault when what has to move of a unit cannot fit into what is free on the disk.
+
+    Called as each unit begins, so that a disk that others fill is noticed before it is full.
+    """
+    needed = sum(item.bytes for item in unit.to_move)
+    with _words(folder):
+        free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise LocalFault(
+            f"{folder} has no room for {unit.label or unit.key}",
+            why=f"{needed / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free",
+            hint="free some space and run the same command again",
+        )
+
+
 @dataclass(slots=True)
 class _Batch:
     """Small files gathered in memory, so that one hop to a thread writes many."""
@@ -190,6 +207,7 @@ class LocalSink:
         with _words(self._root):
             await anyio.to_thread.run_sync(_make_folders, self._root)
         await anyio.to_thread.run_sync(sweep, folders)
+        await anyio.to_thread.run_sync(check_room, self._root, unit)
 
     async def put(self, unit: Unit, item: Item, chunks: Chunks) -> None:
         path = self.path(unit, item.key)

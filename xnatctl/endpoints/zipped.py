@@ -39,7 +39,7 @@ from xnatctl.zipstream import (
     why_unsafe,
 )
 
-from .local import Digests, Place, below_unit, fault
+from .local import Digests, Place, below_unit, check_room, fault
 from .parts import hold, part_beside, sweep
 from .repack import members_of
 
@@ -134,6 +134,7 @@ class ZipSink:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             await anyio.to_thread.run_sync(sweep, [self._path.parent])
+            await anyio.to_thread.run_sync(check_room, self._path.parent, unit)
             self._file = await anyio.to_thread.run_sync(_open_new, self._part)
         except OSError as error:
             raise fault(error, self._path) from error
