@@ -334,6 +334,7 @@ class Console:
                     return input()
                 return read(words)
             except KeyboardInterrupt:
+                self._write(self.err, "\n")  # the terminal shows ^C behind the question
                 raise Cancelled("interrupted at a question") from None
             except EOFError:
                 raise Declined("nothing was done", why="the question was not answered") from None
