@@ -139,21 +139,27 @@ class Tally:
 
     def line(self) -> str:
         """All of it in one line: `12/80 files, 1.0 MiB of 3.4 GiB (31%), 9.8 MiB/s, 5 min left`."""
-        share = "" if self.share is None else f" ({self.share:.0%})"
+        parts = self.figures()
+        if self.share is not None:
+            parts[2] += f" ({self.share:.0%})"
+        if self.left_s is not None:
+            parts.insert(4, f"{span(self.left_s)} left")
+        return ", ".join(parts)
+
+    def figures(self) -> list[str]:
+        """Units, files and bytes; then the rate, retries and failures, where there are any."""
         parts = [
             f"{self.units}/{count(self.units_total, 'unit')}",
-            f"{self.files}/{count(self.files_total, 'file')}",
-            f"{size(self.bytes)} of {size(self.bytes_total)}{share}",
+            f"{self.files:,}/{count(self.files_total, 'file')}",
+            f"{size(self.bytes)} of {size(self.bytes_total)}",
         ]
         if self.rate is not None:
             parts.append(f"{size(self.rate)}/s")
-        if self.left_s is not None:
-            parts.append(f"{span(self.left_s)} left")
         if self.retries:
             parts.append(count(self.retries, "retry", "retries"))
         if self.failed:
             parts.append(f"{self.failed} failed")
-        return ", ".join(parts)
+        return parts
 
 
 class Progress(Protocol):
@@ -260,7 +266,7 @@ class Bar:
         from rich.text import Text
 
         columns = self._rich.width
-        lines = [self._bar_line(columns), self._figures_line(columns)]
+        lines = [self._bar_line(columns), _cut("  ".join(self.tally.figures()), columns)]
         shown = sorted(self.tally.active.values(), key=lambda one: -one.moved)
         names = max((width(visible(one.label)) for one in shown[:SHOWN_UNITS]), default=0)
         lines += [self._unit_line(one, columns, names) for one in shown[:SHOWN_UNITS]]
@@ -283,21 +289,6 @@ class Bar:
         if self._rich.color_system:
             bar = f"\x1b[32m{full * done}\x1b[0m\x1b[2m{empty * (room - done)}\x1b[0m"
         return bar + words
-
-    def _figures_line(self, columns: int) -> str:
-        tally = self.tally
-        parts = [
-            f"{tally.units}/{tally.units_total} units",
-            f"{tally.files:,}/{tally.files_total:,} files",
-            f"{size(tally.bytes)} of {size(tally.bytes_total)}",
-        ]
-        if tally.rate is not None:
-            parts.append(f"{size(tally.rate)}/s")
-        if tally.retries:
-            parts.append(count(tally.retries, "retry", "retries"))
-        if tally.failed:
-            parts.append(f"{tally.failed} failed")
-        return _cut("  ".join(parts), columns)
 
     def _unit_line(self, one: _Active, columns: int, names: int) -> str:
         figures = f"{size(one.moved)} of {size(one.total)}" if one.total else size(one.moved)
