@@ -91,6 +91,26 @@ def test_the_format_narrows_scans_and_selections_narrow_sessions(
     assert some.json()["files"] == 3
 
 
+def test_the_selections_of_a_transfer_narrow_an_export_too(
+    xnatctl: Call, signed_in: Sandbox, tmp_path: Path
+) -> None:
+    (tmp_path / "some.yaml").write_text(
+        "filtering:\n  imaging_sessions:\n    sync_type: include\n    xsi_types:\n"
+        "      - xsi_type: xnat:mrSessionData\n"
+        "        scan_types: {sync_type: exclude, items: [T2w]}\n"
+        "        resources: {sync_type: none}\n"
+    )
+    line = ("project", "export", "-P", "STUDY", "--out", str(tmp_path / "out"), "-o", "json")
+    done = xnatctl(*line, "--config", str(tmp_path / "some.yaml"))
+    assert done.json()["files"] == 3
+    found = [path.as_posix() for path in (tmp_path / "out").rglob("*.nii")]
+    assert len(found) == 3 and all("/scans/3/" in path for path in found)
+    (tmp_path / "some.yaml").write_text("filterng: {}\n")
+    done = xnatctl(*line, "--config", str(tmp_path / "some.yaml"))
+    assert done.code == 2
+    assert "did you mean 'filtering'" in done.err
+
+
 def test_an_independent_tool_accepts_the_bag_and_finds_one_changed_byte(
     xnatctl: Call, signed_in: Sandbox, out: Path
 ) -> None:

@@ -23,7 +23,7 @@ from .options import (
     workers_option,
     yes_option,
 )
-from .selection import Narrowed, load_yaml, selection_options
+from .selection import Narrowed, load_transfer_file, load_yaml, selection_options
 from .unattended import Unattended, unattended_options
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class ExportOptions:
     project: str
     out: Path
     narrowed: Narrowed
+    config: Path | None
     kinds: Kinds
     snapshot: bool
     deletions: Literal["report", "trash", "delete"]
@@ -66,6 +67,8 @@ class ExportOptions:
         from xnatctl.engine.types import Rule
 
         rules = self.narrowed.rules()
+        if self.config is not None:
+            rules += load_transfer_file(self.config).rules
         if self.kinds != "all":
             rules += (Rule("resource", LABELS[self.kinds], level="scans"),)
         return rules
@@ -90,6 +93,13 @@ accept_option = option(
     help="Folder of the export; an empty one, or its own from the last time.",
 )
 @selection_options
+@option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="YAML",
+    group=SELECTION,
+    help="The `filtering:` of a file of `project transfer`, see `transfer-init`.",
+)
 @option(
     "--format",
     "kinds",

@@ -68,7 +68,7 @@ class Narrowed:
 
 
 _OPTIONS: tuple[tuple[str, What, str], ...] = (
-    ("subject", "subject", "Subjects by label or ID"),
+    ("subject", "subject", "subjects by label or ID"),
     ("session", "session", "sessions by label or ID"),
     ("type", "type", "imaging sessions by xsi type or modality"),
     ("scan-type", "scan-type", "scans by type"),
