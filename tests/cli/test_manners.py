@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -90,6 +92,20 @@ def test_setting_variables_of_nothing_says_what_to_name(xnatctl: Call) -> None:
     done = xnatctl("session", "vars", "set", "-P", "STUDY", "rater=Kim", "--yes")
     assert done.code == 2
     assert "--batch FILE" in done.err
+
+
+def test_a_no_at_the_prompt_exits_7_and_changes_nothing(xnatctl: Call) -> None:
+    master, slave = pty.openpty()
+    os.write(master, b"n\n")
+    words = [sys.executable, "-m", "xnatctl", "subject", "delete", "SUB2", "-P", "STUDY"]
+    done = subprocess.run(
+        words, stdin=slave, capture_output=True, text=True, timeout=30, check=False
+    )
+    os.close(master)
+    os.close(slave)
+    assert (done.returncode, done.stdout) == (7, "")
+    assert "[y/N]" in done.stderr
+    assert xnatctl("subject", "show", "SUB2", "-P", "STUDY").code == 0
 
 
 @pytest.mark.parametrize(
