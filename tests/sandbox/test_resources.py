@@ -322,6 +322,21 @@ async def test_entry_paths_differ_with_the_road(xnat: Client, path: str, entry: 
     assert "Content-Length" not in answer.headers
 
 
+async def test_a_list_of_sessions_is_downloaded_as_one(xnat: Client) -> None:
+    other = "/data/projects/P/subjects/S/experiments/E2"
+    await xnat(f"PUT {other}?xsiType=xnat:mrSessionData")
+    await xnat.put(f"{FILES}/a", b"1")
+    await xnat.put(f"{other}/resources/R/files/b", b"2")
+    both = "/data/projects/P/subjects/S/experiments/E,E2"
+    scans = (await xnat(f"GET {both}/scans/ALL/files?format=zip")).names
+    assert scans == ["E/scans/3-T1w/resources/DICOM/files/a"]
+    every = (await xnat(f"GET {both}/files?all=true&format=zip")).names
+    assert sorted(every) == ["E/scans/3/resources/DICOM/files/a", "E2/resources/R/files/b"]
+    assert await xnat.names(f"{both}/files?all=true") == ["a", "b"]
+    none = "/data/projects/P/subjects/S/experiments/X,Y"
+    assert (await xnat(f"GET {none}/files")).status == 404
+
+
 async def test_a_folder_that_is_called_like_its_scan_is_mangled_in_archives(
     xnat: Client, start: Start
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from typing import Any
@@ -9,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from .conftest import SESSION, Client, zipped
+from .conftest import SESSION, Client, Start, fill, zipped
 from .dicoms import study
 
 JSON = "application/json"
@@ -42,6 +43,91 @@ async def test_an_administrator_makes_users(xnat: Client, alice: Client) -> None
     client = Client(xnat.sandbox, "carol", "secret")
     assert (await client("GET /xapi/users/username")).text == "carol"
     await client.close()
+
+
+async def test_roles_and_the_right_to_log_in_are_given_and_taken(
+    xnat: Client, alice: Client
+) -> None:
+    who = "GET /xapi/users/username"
+    role = "/xapi/users/alice/roles"
+    assert (await alice(f"PUT {role}/Administrator")).status == 403
+    for line, body in ((f"PUT {role}/Administrator", b""), (f"PUT {role}", b'["Administrator"]')):
+        assert (await xnat(line, body, kind=JSON)).json() == ["Administrator"]
+        assert (await alice("GET /xapi/users/bob")).status == 200
+        assert (await xnat(f"DELETE {role}/Administrator")).json() == []
+        assert (await alice("GET /xapi/users/bob")).status == 403
+    assert (await alice("PUT /xapi/users/bob/enabled/false")).status == 403
+    token = (await alice("GET /data/services/tokens/issue")).json()
+    assert (await xnat("PUT /xapi/users/alice/enabled/false")).json() is False
+    assert (await alice(who)).status == 401
+    by_token = Client(xnat.sandbox, token["alias"], token["secret"])
+    assert (await by_token(who)).status == 401
+    assert (await xnat("GET /xapi/users/alice")).json()["enabled"] is False
+    assert (await xnat("PUT /xapi/users/alice/enabled/maybe")).status == 400
+    await xnat("PUT /xapi/users/alice/enabled/true")
+    assert (await alice(who)).text == "alice"
+    await by_token.close()
+
+
+async def test_site_properties_are_kept(xnat: Client, alice: Client, start: Start) -> None:
+    one = "/xapi/siteConfig/siteDescriptionText"
+    assert (await alice(f"POST {one}", "Mine", kind="text/plain")).status == 403
+    assert (await xnat(f"POST {one}", "Ours", kind="text/plain")).status == 200
+    assert (await xnat("POST /xapi/siteConfig", b'{"checksums": true}', kind=JSON)).status == 200
+    await xnat.sandbox.stop()
+    again = await start()
+    assert (await again(f"GET {one}")).text == "Ours"
+    assert (await again("GET /xapi/siteConfig")).json()["checksums"] is True
+    assert (await again("GET /xapi/siteConfig/unheard")).status == 404
+
+
+async def test_a_pipeline_leaves_a_workflow_and_is_the_owners(start: Start) -> None:
+    users = {"admin": "admin", "alice": "alice"}
+    xnat = await start(pipelines=("convert",), autorun_s=0.1, users=users)
+    await fill(xnat)
+    alice = Client(xnat.sandbox, "alice")
+    await xnat("PUT /data/projects/P/users/member/alice")
+    assert (await alice("GET /data/projects/P/pipelines")).status == 403
+    rows = (await xnat("GET /data/projects/P/pipelines")).rows
+    assert [row["Name"] for row in rows] == ["convert"]
+    assert (await alice("POST /data/projects/P/pipelines/convert/experiments/E")).status == 200
+    row = (await xnat("GET /data/services/workflows")).rows[0]
+    assert (row["pipeline_name"], row["status"]) == ("convert", "Queued")
+    assert (await xnat(f"PUT {SESSION}?label=X")).status == 409
+    await asyncio.sleep(0.15)
+    assert (await xnat("GET /data/services/workflows")).rows[0]["status"] == "Complete"
+    for step, status in (("fixScanTypes", 200), ("unheard", 404)):
+        line = f"POST /data/projects/P/pipelines/{step}/experiments/E"
+        assert (await xnat(line)).status == status
+    await alice.close()
+
+
+async def test_a_container_is_followed_by_its_workflow(start: Start) -> None:
+    xnat = await start(containers=True, autorun_s=30.0)
+    await fill(xnat)
+    (command,) = (await xnat("GET /xapi/commands")).json()
+    wrapper = command["xnat"][0]["id"]
+    ident = xnat.sandbox.store.find("label='E'")[0].code
+    launch = f"POST /xapi/projects/P/wrappers/{wrapper}/root/session/launch"
+    body = packed({"session": f"/archive/experiments/{ident}"})
+    answer = (await xnat(launch, body, kind=JSON)).json()
+    assert answer["status"] == "success" and "container-id" not in answer
+    number = answer["workflow-id"]
+    shown = (await xnat(f"GET /data/workflows/{number}?format=xml")).text
+    assert 'status="Queued"' in shown and f'ID="{ident}"' in shown
+    (container,) = (await xnat("GET /xapi/containers")).json()
+    assert (container["workflow-id"], container["status"]) == (number, "Queued")
+    path = f"/xapi/containers/{container['id']}"
+    assert ident in (await xnat(f"GET {path}/logs/stdout")).text
+    assert (await xnat(f"POST {path}/kill")).status == 200
+    assert (await xnat(f"GET {path}")).json()["status"] == "Killed"
+    form = {"session": ident}
+    assert (await xnat(f"POST /xapi/wrappers/{wrapper}/launch", form)).status == 200
+    assert (await xnat(launch, b"{}", kind=JSON)).status == 400
+    enabled = f"/xapi/projects/P/wrappers/{wrapper}/enabled"
+    assert (await xnat(f"PUT {enabled}?enable=false")).json() is False
+    assert (await xnat(launch, body, kind=JSON)).status == 403
+    assert (await xnat("GET /xapi/containers/99")).status == 404
 
 
 async def test_the_site_tells_its_version_and_properties(xnat: Client) -> None:

@@ -95,6 +95,15 @@ class Accounts:
         rows = self.store.rows("SELECT login FROM users ORDER BY id")
         return [user for user in (self.user(row[0]) for row in rows) if user is not None]
 
+    def change(self, login: str, *, admin: bool | None = None, enabled: bool | None = None) -> None:
+        """Make an administrator of a user or no longer, or let him log in or no longer."""
+        if admin is not None:
+            self.store.db.execute("UPDATE users SET admin=? WHERE login=?", (int(admin), login))
+        if enabled is not None:
+            self.store.db.execute("UPDATE users SET enabled=? WHERE login=?", (int(enabled), login))
+            if not enabled:
+                self.end_all(login)
+
     # ---- rights --------------------------------------------------------------------------
 
     def role(self, project: Item, login: str) -> str:
@@ -168,7 +177,8 @@ class Accounts:
             "SELECT login FROM tokens WHERE alias=? AND secret=? AND expires>?",
             login, password, time.time(),
         )  # fmt: skip
-        return self.user(str(token[0])) if token else None
+        owner = self.user(str(token[0])) if token else None
+        return owner if owner is not None and owner.enabled else None
 
     def open(self, user: User) -> str | None:
         """A new session's id; None when the user holds as many as allowed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from xml.sax.saxutils import quoteattr
 
@@ -98,7 +99,17 @@ def _wanted(call: Call, session: Item, kind: str, selector: str) -> list[Item]:
 
 
 def select_items(call: Call, place: Place) -> list[Item]:
-    """The items that a path selects; 404 where there are none."""
+    """The items that a path selects, of one session or of several; 404 where there are none."""
+    sessions = place.ids.get("experiment", "").split(",")
+    if len(sessions) > 1:
+        found = []
+        for one in sessions:
+            with suppress(Refusal):
+                ids = {**place.ids, "experiment": _unslash(one)}
+                found += select_items(call, Place(place.node, ids))
+        if not found:
+            raise Refusal(404, "Unable to find the specified experiment")
+        return found
     for kind in ("scan", "assessor", "reconstruction"):
         if kind in place.ids:
             ids = {k: v for k, v in place.ids.items() if k not in (kind, "bucket", "resource")}
@@ -118,9 +129,9 @@ def held(call: Call, place: Place) -> list[Held]:
     items = select_items(call, place)
     bucket = place.ids.get("bucket")
     if place.deepest == "experiment" and call.flag("all"):
-        session = items[0]
-        for kind in ("scan", "reconstruction", "assessor"):
-            items += call.store.children(session, kind)
+        for session in tuple(items):
+            for kind in ("scan", "reconstruction", "assessor"):
+                items += call.store.children(session, kind)
     out = []
     for item in items:
         own = bucket or ("out" if item.kind in ("assessor", "reconstruction") else "")

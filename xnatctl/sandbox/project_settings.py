@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from . import listing, site
+from . import listing, processing, site
 from .accounts import DELETE, EDIT, GROUP_NAMES, READ, ROLES
 from .routing import Place
 from .store import Item
@@ -56,8 +56,7 @@ async def handle(call: Call, place: Place) -> web.StreamResponse | None:
     if name == "config":
         return await site.config(call, _project(call, place, READ), place.rest[1:])
     if name == "pipelines":
-        _project(call, place, DELETE)
-        return table(call, ("name", "description"), [])
+        return processing.pipelines(call, _project(call, place, READ), place.rest[1:])
     if name == "pars":
         return table(call, ("par_id", "proj_id", "level", "create_date"), [])
     if name == "scan_types":

@@ -156,16 +156,22 @@ class Sandbox:
     def archived(self, session: Item, project: Item, wish: Wish) -> None:
         """A session has arrived in the archive: its workflows begin."""
         self.workflow(session, project.code, "Transferred", "Complete", wish.login)
-        if not wish.trigger:
-            return
+        if wish.trigger:
+            self.run_workflow(session, project.code, "xnat_tools/AutoRun.xml", wish.login)
+
+    def run_workflow(self, item: Item, project: str, pipeline: str, login: str) -> int:
+        """Record a workflow that is complete at once, or after `autorun_s`."""
         status = "Queued" if self.settings.autorun_s else "Complete"
-        number = self.workflow(session, project.code, "xnat_tools/AutoRun.xml", status, wish.login)
+        number = self.workflow(item, project, pipeline, status, login)
         if self.settings.autorun_s:
             self.spawn(self._end_workflow(number))
+        return number
 
     async def _end_workflow(self, number: int) -> None:
         await asyncio.sleep(self.settings.autorun_s)
-        self.store.db.execute("UPDATE workflows SET status='Complete' WHERE id=?", (number,))
+        self.store.db.execute(
+            "UPDATE workflows SET status='Complete' WHERE id=? AND status='Queued'", (number,)
+        )
 
     def script(self, project: str) -> str:
         """The anonymisation script of a project (or of the site, `""`), empty when off."""

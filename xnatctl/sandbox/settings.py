@@ -66,5 +66,9 @@ class Settings:
     """Projects may be set to archive by themselves."""
     overwrite_delete_prunes: bool = False
     """`overwrite=delete` also drops archived files that the new data lack."""
+    pipelines: tuple[str, ...] = ()
+    """Names of pipelines that every project has; nothing is run."""
+    containers: bool = False
+    """The container service is installed, with one command that does nothing."""
     max_sessions: int = 1000
     """Sessions a user may hold; the login beyond it fails with 401."""

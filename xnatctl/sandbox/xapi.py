@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from . import documents, downloads, finding, prearchive_api, schemas
+from . import documents, downloads, finding, prearchive_api, processing, schemas
 from .accounts import DELETE, EDIT, READ, User
 from .refresh import refresh
 from .routing import parse
@@ -28,7 +28,7 @@ async def handle(call: Call) -> web.StreamResponse:
     call.route = "/xapi/" + "/".join(path[:2])
     match path:
         case ["siteConfig", *rest]:
-            return _site(call, rest)
+            return await _site(call, rest)
         case ["users", *rest]:
             return await _users(call, rest)
         case ["access", "projects"]:
@@ -77,6 +77,8 @@ async def handle(call: Call) -> web.StreamResponse:
             )  # fmt: skip
         case ["event_tracking", key]:
             return _tracking(call, key)
+        case ["commands" | "containers" | "wrappers" | "projects", *_]:
+            return await processing.handle(call, path)
         case ["events", *_]:
             raise Refusal(405, "Event Service is disabled")
     raise Refusal(404, "")
@@ -94,7 +96,8 @@ async def _decoded(call: Call) -> Any:
         raise Refusal(400, f"The body is not JSON: {error}") from error
 
 
-def _site(call: Call, rest: list[str]) -> web.Response:
+async def _site(call: Call, rest: list[str]) -> web.Response:
+    """Build, and site properties. Those that are set are kept; they change nothing."""
     settings = call.settings
     build = {
         "version": settings.version, "buildNumber": "Manual", "commit": "sandbox",
@@ -103,19 +106,27 @@ def _site(call: Call, rest: list[str]) -> web.Response:
     values = {
         "siteId": settings.site_id, "siteUrl": call.sandbox.url, "siteHome": "/",
         "siteDescriptionText": "A sandbox", "requireLogin": settings.require_login,
+        "sessionTimeout": f"{settings.session_timeout_s:g} seconds",
+        **(call.store.record("site", "properties") or {}),
     }  # fmt: skip
-    match rest:
-        case ["buildInfo"]:
-            return json(build)
-        case ["buildInfo", name] if name in build:
-            return text(build[name])
-        case ["uptime"]:
-            return json({"seconds": int(time.time() - call.sandbox.started)})
-        case [name] if name in _SITE:
-            return text(str(values[name]))
-        case []:
+    match call.method, rest:
+        case "POST" | "PUT", [] | [_]:
             _admin(call)
-            return json({**values, "sessionTimeout": f"{settings.session_timeout_s:g} seconds"})
+            given = {rest[0]: (await call.body()).decode()} if rest else await _decoded(call)
+            kept = call.store.record("site", "properties") or {}
+            call.store.set_record("site", "properties", kept | dict(given))
+            return empty()
+        case _, ["buildInfo"]:
+            return json(build)
+        case _, ["buildInfo", name] if name in build:
+            return text(build[name])
+        case _, ["uptime"]:
+            return json({"seconds": int(time.time() - call.sandbox.started)})
+        case _, [name] if name in values and (name in _SITE or call.user.admin):
+            return text(str(values[name]))
+        case _, []:
+            _admin(call)
+            return json(values)
     raise Refusal(404 if call.user.admin else 403, "")
 
 
@@ -162,8 +173,10 @@ async def _users(call: Call, rest: list[str]) -> web.StreamResponse:
             return json({"sessions": accounts.held(login), "username": login})
         case ["profile", login] | [login]:
             return json(_profile(_other(call, login)))
-        case [login, "roles"]:
-            return json(["Administrator"] if _other(call, login).admin else [])
+        case [login, "roles", *named]:
+            return await _roles(call, _other(call, login), named)
+        case [login, "enabled", *flag]:
+            return _enabled(call, _other(call, login), flag)
         case [login, "groups"]:
             return await _groups(call, _other(call, login))
     raise Refusal(404, "")
@@ -176,6 +189,30 @@ def _other(call: Call, login: str) -> User:
     if user is None:
         raise Refusal(404, f"There is no user {login}")
     return user
+
+
+async def _roles(call: Call, user: User, named: list[str]) -> web.Response:
+    """The site roles of a user: only `Administrator` means anything here. PUT adds, DELETE takes.
+
+    Roles stand in the path, or for PUT in the body as a list.
+    """
+    if call.method in ("PUT", "DELETE"):
+        _admin(call)
+        roles = named or (await _decoded(call) if call.method == "PUT" else [])
+        if "Administrator" in roles:
+            call.accounts.change(user.login, admin=call.method == "PUT")
+    changed = _other(call, user.login)
+    return json(["Administrator"] if changed.admin else [])
+
+
+def _enabled(call: Call, user: User, flag: list[str]) -> web.Response:
+    """Whether a user may log in; `PUT …/enabled/false` also ends his sessions."""
+    if call.method == "PUT":
+        _admin(call)
+        if flag not in (["true"], ["false"]):
+            raise Refusal(400, "enabled is true or false")
+        call.accounts.change(user.login, enabled=flag == ["true"])
+    return json(_other(call, user.login).enabled)
 
 
 async def _groups(call: Call, user: User) -> web.Response:
