@@ -13,7 +13,7 @@ import pytest
 from aioresponses import aioresponses, core
 from hypothesis import HealthCheck, settings
 
-from tests.faults.ledger import ROWS, Ledger
+from tests.faults.ledger import ROWS, Ledger, rows_of
 from tests.faults.weather import SEED, forecast, weather
 
 __all__ = ["weather"]
@@ -50,7 +50,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        rows = [row for mark in item.iter_markers("fault") for row in mark.args]
+        rows = rows_of(item)
         if unknown := set(rows) - set(ROWS):
             raise pytest.UsageError(f"{item.nodeid}: no rows of the table: {unknown}")
         if rows:

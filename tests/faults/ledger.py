@@ -57,6 +57,81 @@ ROWS: dict[str, str] = {
     "random faults under every functional test": "ends whole, or says that it did not",
 }
 
+ELSEWHERE: dict[str, str] = {
+    "tests/unit/test_copy.py::test_a_body_that_is_short_is_never_given_whole": (
+        "body without a length cut off"
+    ),
+    "tests/unit/test_copy.py::test_an_archive_that_stops_politely_between_two_members_is_cut": (
+        "body without a length cut off"
+    ),
+    "tests/unit/test_copy.py::test_an_archive_without_its_end_is_cut_even_when_all_members_came": (
+        "body without a length cut off"
+    ),
+    "tests/unit/test_transport_wire.py::test_a_cut_body_is_an_error": (
+        "body shorter than its Content-Length"
+    ),
+    "tests/unit/test_transport_wire.py::test_a_body_that_trickles_is_not_given_up": (
+        "source stalls or drips"
+    ),
+    "tests/unit/test_transport_wire.py::test_a_slow_request_may_be_silent_for_longer": (
+        "long silence before a body"
+    ),
+    "tests/unit/test_transport_wire.py::test_many_that_find_the_login_expired_make_one_new_login": (
+        "login expires"
+    ),
+    "tests/unit/test_transport_wire.py::test_a_lost_login_costs_no_byte_of_a_large_body": (
+        "early refusal of an upload"
+    ),
+    "tests/unit/test_transport_wire.py::test_a_body_that_is_too_large_for_the_server_is_refused": (
+        "early refusal of an upload"
+    ),
+    "tests/unit/test_transport_wire.py::test_a_host_that_does_not_exist_is_said": (
+        "name, address or certificate fails"
+    ),
+    "tests/unit/test_transport_wire.py::test_nobody_listening_is_tried_again_and_then_said": (
+        "name, address or certificate fails"
+    ),
+    "tests/unit/test_transport_wire.py::test_a_slow_reader_holds_the_server_back": (
+        "destination much slower than source"
+    ),
+    "tests/unit/test_transport_replies.py::test_a_pause": (
+        "server busy, with or without Retry-After"
+    ),
+    "tests/unit/test_transport_replies.py::test_any_retry_after": (
+        "server busy, with or without Retry-After"
+    ),
+    "tests/unit/test_zipstream_reader.py::test_a_name_that": "hostile archive",
+    "tests/unit/test_zipstream_reader.py::test_a_link_or_a_device": "hostile archive",
+    "tests/unit/test_zipstream_reader.py::test_a_bomb": "hostile archive",
+    "tests/unit/test_zipstream_reader.py::test_too_many_members": "hostile archive",
+    "tests/unit/test_zipstream_reader.py::test_a_damaged_or_forged": "hostile archive",
+    "tests/unit/test_zipstream_reader.py::test_case_twins": "hostile archive",
+    "tests/unit/test_zipstream_reader.py::test_a_member_of_more_than_four": "hostile archive",
+    "tests/integration/test_transfer.py::test_what_xnat_cannot_hold_is_named": "odd names",
+    "tests/integration/test_download.py::test_odd_names_arrive": "odd names",
+    "tests/integration/test_download.py::test_a_name_that_the_disk_cannot_hold": "odd names",
+    "tests/integration/test_export.py::test_odd_names_are_exported": "odd names",
+    "tests/contract/test_sinks.py::test_odd_names_arrive_as_they_are": "odd names",
+    "tests/unit/test_limits.py::test_a_host_that_keeps_failing": "link blacked out",
+    "tests/unit/test_limits.py::test_one_success_opens": "link blacked out",
+    "tests/unit/test_state.py::test_a_pair_that_another_process_holds": (
+        "two runs over the same ends"
+    ),
+    "tests/unit/test_state.py::test_a_full_disk_is_said": "disk full, read-only, over quota",
+    "tests/unit/test_state.py::test_a_store_that_is_damaged_inside": (
+        "state file deleted, damaged, locked"
+    ),
+    "tests/integration/test_increments.py::test_an_item_added_while_the_run_is_under_way": (
+        "source changes during a run"
+    ),
+    "tests/cli/test_program.py::test_the_first_signal": "Ctrl-C and SIGTERM",
+    "tests/cli/test_program.py::test_the_second_signal": "Ctrl-C and SIGTERM",
+    "tests/faults/test_killed.py::test_an_interrupted": "Ctrl-C and SIGTERM",
+    "tests/faults/test_killed.py::test_a_killed_transfer": "killed at a random moment",
+    "tests/faults/test_upload_killed.py::": "killed at a random moment",
+}
+"""Tests of single parts that belong to a row, by the beginning of their names."""
+
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
@@ -99,6 +174,12 @@ class Ledger:
                 terminalreporter.write_line(f"not written to {path}: {len(unknown)} never tried")
             else:
                 write(Path(path), table(self.rows))
+
+
+def rows_of(item: pytest.Item) -> list[str]:
+    """The rows that a test tries."""
+    found = [row for mark in item.iter_markers("fault") for row in mark.args]
+    return found + [row for name, row in ELSEWHERE.items() if item.nodeid.startswith(name)]
 
 
 def table(rows: dict[str, Row]) -> list[str]:

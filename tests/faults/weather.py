@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from urllib.parse import unquote_plus
 
 import pytest
 from aiohttp.web import BaseRequest
 
+from tests.integration import conftest, uploading
+from xnatctl.retry import Backoff
 from xnatctl.sandbox.faults import Fault
 from xnatctl.sandbox.server import Sandbox
 
@@ -84,23 +87,25 @@ class Weather:
         """`mild`: few enough that one run gets over all of them, an import's one unit too."""
         self.mild = mild
         self.left = dict(MILD)
-        self.dice = random.Random(seed)
+        self.seed = seed
         self.met: set[str] = set()
         self.once: frozenset[str] = frozenset()
         self.struck: list[str] = []
 
     def strike(self, method: str, path: str, query: str) -> list[Fault]:
         line = f"{method} {path}?{query}"
+        # Out of the request itself, so that the order of requests changes nothing.
+        dice = random.Random(f"{self.seed} {line}")
         for pattern, faults in BY_REQUEST.items():
             if fnmatchcase(line, pattern):
-                if line in self.met or self.dice.random() >= CHANCE or "JSESSION" in path:
+                if line in self.met or dice.random() >= CHANCE or "JSESSION" in path:
                     return []
                 if self.mild and pattern in self.left:
                     if not self.left[pattern]:
                         return []
                     self.left[pattern] -= 1
                 self.met.add(line)
-                fault = self.dice.choice([one for one in faults if one.kind not in self.once])
+                fault = dice.choice([one for one in faults if one.kind not in self.once])
                 if fault.kind in LOGIN:
                     # A login that is lost twice in a row is final, and rightly so.
                     self.once = LOGIN
@@ -129,6 +134,9 @@ def weather(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         return
     schedule = Weather(seed, mild=True)
     schedule.over(monkeypatch)
+    for module in (conftest, uploading):
+        # As many tries as a command has.
+        monkeypatch.setattr(module, "QUICK", replace(conftest.QUICK, attempts=Backoff().attempts))
     yield
     print("faults drawn:", *schedule.struck, sep="\n  ")  # noqa: T201 - shown when a test fails
 
