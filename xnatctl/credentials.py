@@ -8,7 +8,8 @@ environment and netrc: who names a password wants that one tried.
 The cache `.session` keeps the form that 0.6.0 reads and writes: one JSON object with version,
 token, url, username and naive local times. Logins to further servers stand in `also`, a key which
 0.6.0 passes over. A token is good for 15 minutes after its last use (XNAT's default); a server that
-disagrees answers 401 and the caller logs in again.
+disagrees answers 401 and the caller logs in again. Processes that need a login at the same time
+take turns (`LoginCache.turn`): one logs in, and the others find what it got.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import anyio
 
 from xnatctl.config import Environ, Profile, Server, path_of, write_private
 from xnatctl.errors import ConfigError, MissingExtra
@@ -81,6 +85,29 @@ class LoginCache:
             self._write([one for one in logins if one not in gone])
         return gone[0] if gone else None
 
+    @asynccontextmanager
+    async def turn(self, patience_s: float = 10.0) -> AsyncIterator[None]:
+        """While inside, no other process is in here: a lock that ends with its process.
+
+        Who has waited for `patience_s` goes on without it, and so does who cannot have one.
+        """
+        lock = self._open_lock()
+        try:
+            with anyio.move_on_after(patience_s):
+                while lock is not None and not _is_locked(lock):  # noqa: ASYNC110 - another process
+                    await anyio.sleep(0.05)
+            yield
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+    def _open_lock(self) -> int | None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return os.open(f"{self.path}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError:
+            return None
+
     def _read(self) -> list[Login]:
         try:
             if os.name == "posix" and self.path.stat().st_mode & 0o077:
@@ -98,6 +125,19 @@ class LoginCache:
         first, *others = [_row(one) for one in logins]
         document = {"version": 1, **first} | ({"also": others} if others else {})
         write_private(self.path, json.dumps(document))
+
+
+def _is_locked(lock: int) -> bool:
+    """Whether the lock is ours now; where the system knows no such locks, it always is."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _login(raw: Mapping[str, Any]) -> Login:

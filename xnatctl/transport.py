@@ -24,7 +24,7 @@ import re
 import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -61,6 +61,9 @@ log = logging.getLogger("xnatctl.http")
 T = TypeVar("T")
 Params = Mapping[str, str] | None
 Expect = Literal["json", "xml", "text", "binary", "any"]
+# A context around each login. It is given the token that is lost, or nothing, and yields one that
+# somebody else has got meanwhile, or nothing: then this one logs in.
+Turn = Callable[[str], AbstractAsyncContextManager[str]]
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 WHOAMI = "/xapi/users/username"
@@ -127,6 +130,7 @@ class Transport:
         timeouts: Timeouts | None = None,
         policy: Backoff | None = None,
         on_token: Callable[[str], None] | None = None,
+        turn: Turn | None = None,
         sleep: Sleep = anyio.sleep,
     ) -> None:
         self.url = url.rstrip("/")
@@ -137,6 +141,7 @@ class Transport:
         self._credentials = credentials
         self._policy = policy or Backoff(attempts=5, cap=20.0)
         self._on_token = on_token
+        self._turn = turn or _alone
         self._sleep = sleep
         self._verify_ssl = verify_ssl
         self._ca_bundle = ca_bundle
@@ -409,29 +414,40 @@ class Transport:
                     else f"no login for {self.name}",
                     hint="xnatctl auth login, or set XNAT_USER and XNAT_PASS",
                 )
-            basic = aiohttp.encode_basic_auth(
-                self._credentials.username, self._credentials.password, "utf-8"
-            )
             assert self._session is not None
-            self._session.cookie_jar.clear()
-            try:
-                response = await self._open(
-                    "POST",
-                    "/data/JSESSION",
-                    headers={"Authorization": basic},
-                    expect="text",
-                )
-                token = (await self._read(response)).text.strip()
-            except SessionLost as error:
-                self._is_refused = True
-                raise self._refusal() from error
-            if not re.fullmatch(r"[\w.!-]{8,}", token):
-                raise BadReply(f"{self.url} does not answer a login like an XNAT server")
-            if not self._token():
-                self._session.cookie_jar.update_cookies({"JSESSIONID": token}, URL(self.url))
+            async with self._turn(self._token() if seen else "") as known:
+                self._session.cookie_jar.clear()
+                if known:
+                    self._hold(known)
+                else:
+                    await self._post_login()
             self._generation += 1
+
+    async def _post_login(self) -> None:
+        basic = aiohttp.encode_basic_auth(
+            self._credentials.username, self._credentials.password, "utf-8"
+        )
+        try:
+            response = await self._open(
+                "POST",
+                "/data/JSESSION",
+                headers={"Authorization": basic},
+                expect="text",
+            )
+            token = (await self._read(response)).text.strip()
+        except SessionLost as error:
+            self._is_refused = True
+            raise self._refusal() from error
+        if not re.fullmatch(r"[\w.!-]{8,}", token):
+            raise BadReply(f"{self.url} does not answer a login like an XNAT server")
+        if not self._token():
+            self._hold(token)
         if self._on_token is not None:
             self._on_token(self._token())
+
+    def _hold(self, token: str) -> None:
+        assert self._session is not None
+        self._session.cookie_jar.update_cookies({"JSESSIONID": token}, URL(self.url))
 
     def _refusal(self) -> AuthError:
         return AuthError(
@@ -719,6 +735,11 @@ def _proxy(url: str) -> tuple[URL | None, aiohttp.BasicAuth | None]:
         return get_env_proxy_for_url(URL(url, encoded=True))
     except (LookupError, UnicodeError):
         return None, None
+
+
+@asynccontextmanager
+async def _alone(lost: str) -> AsyncIterator[str]:
+    yield ""
 
 
 def _is_address(url: str) -> bool:

@@ -8,7 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+
+from tests.cli.conftest import process
+from xnatctl.cli.app import App
+from xnatctl.credentials import LoginCache
 
 Call = Callable[..., Any]
 
@@ -230,3 +235,69 @@ def test_no_secret_reaches_the_log(xnatctl: Call, signed_in: Any, tmp_path: Path
     assert lines
     assert all({"at", "level", "logger", "message"} <= one.keys() for one in lines)
     assert "YWRtaW46YWRtaW4" not in text + done.err
+
+
+# --- many processes ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def known(xnatctl: Call, server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A profile whose password every command can find, so that each may log in."""
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    netrc = tmp_path / "netrc"
+    netrc.touch(0o600)
+    netrc.write_text("machine 127.0.0.1 login admin password admin\n")
+    assert xnatctl("config", "add-profile", "lab", "--url", server.url, "-u", "admin").code == 0
+
+
+def logins(server: Any) -> int:
+    found: int = server.counters.count("POST", "/JSESSION")
+    return found
+
+
+def test_processes_that_start_together_share_one_login(known: None, server: Any) -> None:
+    before = logins(server)
+    running = [process("project", "list", "-q") for _ in range(4)]
+    for one in running:
+        out, err = one.communicate(timeout=60)
+        assert (one.returncode, err) == (0, "")
+        assert "STUDY" in out
+    assert logins(server) == before + 1
+
+
+def test_a_login_that_ends_under_all_of_them_is_renewed_once(
+    known: None, server: Any, xnatctl: Call
+) -> None:
+    assert xnatctl("whoami").code == 0
+    before = logins(server)
+
+    async def together() -> None:
+        waiting, gone = [], anyio.Event()
+
+        async def command(number: int) -> None:
+            async with App().xnat() as xnat:
+                await xnat.whoami()
+                waiting.append(number)
+                if len(waiting) == 5:
+                    server.accounts.sessions.clear()
+                    gone.set()
+                await gone.wait()
+                await xnat.list_projects()
+
+        async with anyio.create_task_group() as group:
+            for number in range(5):
+                group.start_soon(command, number)
+
+    anyio.run(together)
+    assert logins(server) == before + 1
+
+
+def test_who_cannot_have_the_turn_goes_on_without_it(tmp_path: Path) -> None:
+    async def both() -> float:
+        cache = LoginCache(tmp_path / ".session")
+        async with cache.turn():
+            started = anyio.current_time()
+            async with cache.turn(patience_s=0.1):
+                return anyio.current_time() - started
+
+    assert 0.1 <= anyio.run(both) < 5

@@ -11,7 +11,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from xnatctl.errors import AuthError, UsageError, XnatctlError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from xnatctl.config import Config, Overrides, Role, Server
     from xnatctl.credentials import LoginCache
     from xnatctl.engine.events import Bus
+    from xnatctl.transport import Turn
     from xnatctl.ui.console import Console, Format
     from xnatctl.xnat.client import Xnat
 
@@ -206,16 +207,20 @@ class App:
         named for this command only), else ended.
         """
         server = await self.signed_in(server or self.server())
+        turn = None
         if keep is None:
             keep = not any(self._is_named(server, what) for what in ("password", "token"))
+            turn = partial(self._turn, server) if keep else None
         known: list[str] = [server.token] if server.token else []
         given = server.token if self._is_named(server, "token") else None
 
         def learn(token: str) -> None:
             known.append(token)
             self.secrets.add(token)
+            if keep and server.username:
+                self.remember(server.url, server.username, token)
 
-        async with self._connection(server, on_token=learn) as xnat:
+        async with self._connection(server, on_token=learn, turn=turn) as xnat:
             try:
                 yield xnat
             except AuthError:
@@ -229,6 +234,15 @@ class App:
                     await self._log_out(xnat)
 
     @asynccontextmanager
+    async def _turn(self, server: Server, lost: str) -> AsyncIterator[str]:
+        """One login at a time for all processes: who waited finds that of the one before."""
+        async with self.logins.turn():
+            kept = self.logins.find(server.url, server.username)
+            token = kept.token if kept is not None and kept.token != lost else ""
+            self.secrets |= {token} if token else set()
+            yield token
+
+    @asynccontextmanager
     async def stranger(self, server: Server) -> AsyncIterator[Xnat]:
         """A connection without a login, for what a server tells anybody."""
         # A cookie that no server knows keeps the transport from logging in first.
@@ -237,7 +251,11 @@ class App:
 
     @asynccontextmanager
     async def _connection(
-        self, server: Server, *, on_token: Callable[[str], None] | None = None
+        self,
+        server: Server,
+        *,
+        on_token: Callable[[str], None] | None = None,
+        turn: Turn | None = None,
     ) -> AsyncIterator[Xnat]:
         import anyio
 
@@ -256,6 +274,7 @@ class App:
             ca_bundle=server.ca_bundle or "",
             timeouts=Timeouts() if stall is None else Timeouts(stall=stall),
             on_token=on_token,
+            turn=turn,
         )
         await transport.__aenter__()
         try:
