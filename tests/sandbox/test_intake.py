@@ -200,6 +200,27 @@ async def test_a_file_of_the_users_cache_can_be_imported(xnat: Client) -> None:
     assert missing.status == 404
 
 
+async def test_files_of_the_inbox_are_imported_behind_the_answer(xnat: Client) -> None:
+    inbox = xnat.sandbox.store.root / "inbox"
+    folder = inbox / "scanner"
+    folder.mkdir(parents=True)
+    for number in (1, 2):
+        (folder / f"{number}").write_bytes(dicom(number))
+    (folder / "notes.txt").write_text("no DICOM")
+    line = "POST /data/services/import?import-handler=inbox&http-session-listener=tok"
+    for path, status in (("/etc/passwd", 404), ("../sandbox.db", 400), ("", 400)):
+        assert (await xnat(f"{line}&path={path}")).status == status
+    answer = await xnat(f"{line}&{INTO_E2}&path={folder}&cleanupAfterImport=true")
+    assert answer.status == 200 and "submitted" in answer.text
+    await until(xnat, "READY")
+    (entry,) = entries(xnat)
+    assert (entry.project, entry.name, entry.subject) == ("P", "E2", "S")
+    assert len(xnat.sandbox.prearchive.objects(entry)) == 2
+    assert [one.name for one in folder.iterdir()] == ["notes.txt"]
+    messages = (await xnat("GET /data/status/tok")).json()["msgs"][0]
+    assert messages[-1]["status"] == "COMPLETED"
+
+
 # ---- scripts -------------------------------------------------------------------------------
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .server import Sandbox
 
 _HANDLERS = ("DICOM-zip", "SI", "gradual-DICOM")
-_ELSEWHERE = ("XAR", "inbox", "automation")
+_ELSEWHERE = ("XAR", "automation")
 _MEDIA = {"application/zip": ".zip", "application/x-tar": ".tar", "application/x-gtar": ".tar.gz"}
 _ARCHIVES = (".zip", ".zar", ".xar", ".tar", ".tgz", ".tar.gz")
 _LABEL = re.compile(r"[^A-Za-z0-9_-]")
@@ -281,6 +281,11 @@ async def run(call: Call) -> web.StreamResponse:
     """POST /data/services/import."""
     if call.method != "POST":
         raise Refusal(405, "The import service takes POST")
+    if call.param("import-handler") == "inbox":
+        from . import inbox  # It builds on this module.
+
+        wanted = _existing_target(call, parse_destination(call.param("dest")))
+        return inbox.run(call, wanted, _options(call))
     pieces, name = await _body(call)
     handler = call.param("import-handler") or "DICOM-zip"
     if call.media == "application/dicom":
