@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,11 +91,30 @@ def test_a_seed_is_planted_once(
         assert len(listed.out.split()) == 2
 
 
+def test_what_servers_differ_in_can_be_set(
+    xnatctl: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = serve(
+        tmp_path, "-q", "--set", "version=1.9.2", "--set", "require_login=no", "--set", "sweep_s=9"
+    )
+    try:
+        monkeypatch.setenv("XNAT_URL", address(started))
+        found = xnatctl("health", "ping", "-o", "json").json()
+        with urllib.request.urlopen(f"{os.environ['XNAT_URL']}/data/projects") as answer:
+            assert answer.status == 200
+    finally:
+        stop(started)
+    assert "1.9.2" in json.dumps(found)
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [
         (("--seed", "nonsense"), 2, "the seed 'nonsense' cannot be read"),
         (("--seed", "large:many"), 2, "cannot be read"),
+        (("--set", "patience=1"), 2, "there are site_id, version"),
+        (("--set", "require_login=perhaps"), 2, "it is yes or no"),
+        (("--set", "archive_s=soon"), 2, "it is like 0.0"),
         (("--user", "nobody"), 2, "--user cannot be understood"),
         (("--root", "/proc/nowhere"), 1, "/proc/nowhere"),
         (("--port", "99999"), 2, "99999"),

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncclick as click
 
@@ -43,6 +43,7 @@ class Serve:
     seeds: tuple[str, ...] = ()
     users: Mapping[str, str] = field(default_factory=lambda: {"admin": "admin"}, repr=False)
     discard_bodies: bool = False
+    switches: Mapping[str, Any] = field(default_factory=dict)
 
 
 @sandbox.command("serve")
@@ -77,6 +78,13 @@ class Serve:
     help="A login.  [default: admin:admin]",
 )
 @option(
+    "--set",
+    "switches",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Where servers differ: a setting such as require_login=no or archive_s=5.",
+)
+@option(
     "--discard-bodies", is_flag=True, help="Keep sizes and digests of uploads, not their bytes."
 )
 async def serve(
@@ -87,6 +95,7 @@ async def serve(
     root: str,
     seeds: tuple[str, ...],
     users: tuple[str, ...],
+    switches: tuple[str, ...],
     discard_bodies: bool,
 ) -> None:
     """Serve a sandbox until Ctrl-C.
@@ -95,9 +104,11 @@ async def serve(
     Examples:
       xnatctl sandbox serve --seed demo
       xnatctl sandbox serve --port 0 --root /tmp/xnat --user me:secret
+      xnatctl sandbox serve --set silent_refusal=no --set idle_build_s=30
     """
     logins = dict(_login(text) for text in users) or {"admin": "admin"}
-    await run_serve(app, Serve(Path(root), host, port, seeds, logins, discard_bodies))
+    chosen = dict(_switch(text) for text in switches)
+    await run_serve(app, Serve(Path(root), host, port, seeds, logins, discard_bodies, chosen))
 
 
 async def run_serve(app: App, options: Serve) -> None:
@@ -109,7 +120,9 @@ async def run_serve(app: App, options: Serve) -> None:
 
     if options.host not in LOOPBACK:
         app.console.warn(f"anybody who reaches {options.host} can use this sandbox: it has no TLS")
-    settings = Settings(users=options.users, discard_bodies=options.discard_bodies)
+    settings = Settings(
+        users=options.users, discard_bodies=options.discard_bodies, **options.switches
+    )
     with _told():
         await to_thread.run_sync(_plant, options, settings)
         await server.run(
@@ -161,6 +174,32 @@ def _login(text: str) -> tuple[str, str]:
     if not (name and colon and password):
         raise UsageError("--user cannot be understood", why="it is NAME:PASSWORD")
     return name, password
+
+
+def _switch(text: str) -> tuple[str, Any]:
+    """A setting of the sandbox by name. Raises UsageError with the names or the form."""
+    import dataclasses
+
+    from xnatctl.sandbox.settings import Settings
+
+    own = {"users", "discard_bodies"}  # options of their own
+    known = {one.name: one.default for one in dataclasses.fields(Settings) if one.name not in own}
+    name, _, value = text.partition("=")
+    if name not in known:
+        raise UsageError(f"--set {name}: no such setting", why=f"there are {', '.join(known)}")
+    words = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
+    default = known[name]
+    try:
+        if isinstance(default, bool):
+            return name, words[value.lower()]
+        if isinstance(default, tuple):
+            return name, tuple(value.split(","))
+        return name, int(value) if default is None else type(default)(value)
+    except (KeyError, ValueError) as error:
+        form = "yes or no" if isinstance(default, bool) else f"like {default}"
+        raise UsageError(
+            f"--set {name}={value} cannot be understood", why=f"it is {form}"
+        ) from error
 
 
 @contextmanager
