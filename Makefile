@@ -17,7 +17,8 @@ test: $(VENV)/dev
 	$(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 test-all: $(VENV)/dev
-	HYPOTHESIS_PROFILE=thorough $(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=thorough $(PY) -m pytest -n $(WORKERS) --all \
+		--fault-table docs/reliability.md $(PYTEST_ARGS)
 
 clients: .venv-clients/ready .venv-xnat06/ready
 

@@ -1,73 +1,22 @@
-"""A real process is killed in the middle of a transfer; the same command finishes it."""
+"""A real process is killed or asked to end in the middle of a transfer; the same command finishes
+it.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 
-from tests.integration.oracle import (
-    files_of,
-    instances_of,
-    is_imported_dicom,
-    leftovers,
-)
-from xnatctl.sandbox.seed import seed
-from xnatctl.sandbox.server import Sandbox
+from tests.faults.children import Servers, records, servers, started
+from tests.faults.judge import Judgement, Record, account, judge, open_runs
+from xnatctl.sandbox.faults import Fault
 
-Servers = tuple[Sandbox, Sandbox, Path]
-
-
-@pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
-    """Two sandboxes in a thread, the first with data, reached by child processes."""
-    with start_blocking_portal() as portal:
-        here, there = Sandbox(tmp_path / "here"), Sandbox(tmp_path / "there")
-        with (
-            portal.wrap_async_context_manager(here),
-            portal.wrap_async_context_manager(there),
-        ):
-            portal.call(seed, here.store, "demo")
-            yield here, there, tmp_path
-
-
-def start(servers: Servers, *more: str, events: Path) -> subprocess.Popen[str]:
-    here, there, folder = servers
-    command = [sys.executable, "-m", "xnatctl", "project", "transfer", "-P", "DEMO"]
-    command += ["--dest-url", there.url, "--dest-project", "DEMO", "--yes", "-o", "json"]
-    environ = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "XNAT_URL": here.url,
-        "XNAT_USER": "admin",
-        "XNAT_PASS": "admin",
-        "XNAT_DEST_USER": "admin",
-        "XNAT_DEST_PASS": "admin",
-    }
-    return subprocess.Popen(
-        [*command, *more, "--events", str(events)],
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def records(events: Path) -> list[dict[str, Any]]:
-    """The whole lines of an event file; a killed process may leave half a line."""
-    if not events.exists():
-        return []
-    lines = events.read_text().split("\n")[:-1]
-    return [json.loads(line) for line in lines if line.startswith("{")]
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 
 def wait_for(process: subprocess.Popen[str], events: Path, event: str, count: int) -> None:
@@ -80,49 +29,95 @@ def wait_for(process: subprocess.Popen[str], events: Path, event: str, count: in
     raise AssertionError(f"{event} did not happen {count} times")
 
 
-@pytest.mark.parametrize("mode", ["import", "copy"])
-@pytest.mark.parametrize("moment", [("item_started", 1), ("item_done", 12), ("unit_done", 5)])
+def look(ends: Servers, mode: str) -> Judgement:
+    return judge(ends.home / "here", ends.home / "there", "DEMO", mode=mode)
+
+
+@pytest.mark.fault("killed at a random moment")
+@pytest.mark.parametrize(
+    ("mode", "moment"),
+    [
+        ("import", ("item_started", 1)),
+        pytest.param("copy", ("item_done", 12), marks=pytest.mark.long),
+        pytest.param("import", ("unit_done", 5), marks=pytest.mark.long),
+    ],
+)
 def test_a_killed_transfer_is_finished_by_the_same_command_and_nothing_doubles(
-    servers: Servers, mode: str, moment: tuple[str, int]
+    tmp_path: Path, mode: str, moment: tuple[str, int], record_property: Record
 ) -> None:
-    _here, _there, folder = servers
-    first = start(servers, "--dicom", mode, events=folder / "1.jsonl")
-    wait_for(first, folder / "1.jsonl", *moment)
-    first.kill()
-    first.communicate()
+    with servers(tmp_path) as ends:
+        first = ends.start("--dicom", mode, events=tmp_path / "1.jsonl")
+        wait_for(first, tmp_path / "1.jsonl", *moment)
+        first.kill()
+        first.communicate()
 
-    second = start(servers, "--dicom", mode, events=folder / "2.jsonl")
-    out, err = second.communicate(timeout=60)
+        second = ends.start("--dicom", mode, events=tmp_path / "2.jsonl")
+        out, err = second.communicate(timeout=60)
 
-    assert second.returncode == 0, err
-    assert json.loads(out)["success"] is True
-    assert instances_of(folder / "there", "DEMO") == instances_of(folder / "here", "DEMO")
-    mine, theirs = files_of(folder / "here", "DEMO"), files_of(folder / "there", "DEMO")
-    if mode == "copy":
-        assert theirs == mine
-    else:
-        assert {one for one in theirs if not is_imported_dicom(one)} == {
-            one for one in mine if not is_imported_dicom(one)
-        }
-    assert leftovers(folder / "there") == []
-    done = {one["unit"] for one in records(folder / "1.jsonl") if one["event"] == "unit_done"}
-    again = {one["unit"] for one in records(folder / "2.jsonl") if one["event"] == "item_started"}
-    assert not done & again
+        found = look(ends, mode)
+        account(record_property, found, claims=[second.returncode == 0 and not found.is_whole])
+        assert second.returncode == 0, err
+        assert json.loads(out)["success"] is True
+        assert found.is_whole
+        told = records(tmp_path / "1.jsonl")
+        done = {one["unit"] for one in told if one["event"] == "unit_done"}
+        assert not done & {unit for unit, _ in started(tmp_path / "2.jsonl")}
 
 
-def test_an_interrupted_transfer_ends_with_130_and_says_how_to_go_on(servers: Servers) -> None:
-    folder = servers[2]
-    first = start(servers, "--dicom", "copy", events=folder / "1.jsonl")
-    wait_for(first, folder / "1.jsonl", "item_done", 5)
-    first.send_signal(signal.SIGINT)
-    out, err = first.communicate(timeout=40)
+@pytest.mark.fault("Ctrl-C and SIGTERM")
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.parametrize("mode", [pytest.param("import", marks=pytest.mark.long), "copy"])
+def test_an_interrupted_transfer_says_so_writes_its_report_and_how_to_go_on(
+    tmp_path: Path, mode: str, number: signal.Signals, code: int, record_property: Record
+) -> None:
+    with servers(tmp_path) as ends:
+        first = ends.start("--dicom", mode, events=tmp_path / "1.jsonl")
+        wait_for(first, tmp_path / "1.jsonl", "item_done", 5)
+        first.send_signal(number)
+        out, err = first.communicate(timeout=40)
 
-    assert first.returncode == 130, err
-    assert json.loads(out)["interrupted"]
-    assert "xnatctl project transfer" in err
-    assert "Traceback" not in err
+        assert first.returncode == code, err
+        assert json.loads(out)["interrupted"]
+        assert "xnatctl project transfer" in err
+        assert "Traceback" not in err
+        assert records(tmp_path / "1.jsonl")[-1]["event"] == "run_done"
+        assert open_runs(ends.state) == 0
 
-    second = start(servers, "--dicom", "copy", events=folder / "2.jsonl")
-    _, err = second.communicate(timeout=60)
-    assert second.returncode == 0, err
-    assert files_of(folder / "there", "DEMO") == files_of(folder / "here", "DEMO")
+        second = ends.start("--dicom", mode)
+        _, err = second.communicate(timeout=60)
+        found = look(ends, mode)
+        account(record_property, found, claims=[second.returncode == 0 and not found.is_whole])
+        assert second.returncode == 0, err
+        assert found.is_whole
+
+
+@pytest.mark.fault("Ctrl-C and SIGTERM")
+@pytest.mark.parametrize(
+    ("number", "code"), [SIGNALS[0], pytest.param(*SIGNALS[1], marks=pytest.mark.long)]
+)
+def test_the_second_signal_ends_a_run_within_seconds_and_nothing_is_left_behind(
+    tmp_path: Path, number: signal.Signals, code: int, record_property: Record
+) -> None:
+    with servers(tmp_path) as ends:
+        fault = Fault("POST /data/services/import*", "stall", nth=2, at=100, seconds=600.0)
+        ends.there.faults.add(fault)
+        first = ends.start("--dicom", "import", events=tmp_path / "1.jsonl")
+        until = time.monotonic() + 60
+        while ends.there.faults.unused() and time.monotonic() < until:
+            time.sleep(0.005)
+        first.send_signal(number)
+        time.sleep(0.2)
+        began = time.monotonic()
+        first.send_signal(number)
+        _, err = first.communicate(timeout=60)
+
+        assert first.returncode == code, err
+        assert time.monotonic() - began < 25  # it deletes its own prearchive entry first
+        assert records(tmp_path / "1.jsonl")[-1]["event"] == "run_done"
+        ends.there.faults.clear()
+        second = ends.start("--dicom", "import")
+        _, err = second.communicate(timeout=60)
+        found = look(ends, "import")
+        account(record_property, found, claims=[second.returncode == 0 and not found.is_whole])
+        assert second.returncode == 0, err
+        assert found.is_whole
