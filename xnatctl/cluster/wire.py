@@ -52,7 +52,7 @@ class Timing:
     """A worker that has not heard of the coordinator for so long stops what it does."""
     answer_s: float = 30.0
     """A worker that does not answer for so long is told again later."""
-    flush_s: float = 0.2
+    flush_s: float = 0.5
     """Between two letters of a worker, where nothing is urgent."""
     arrive_s: float = 60.0
     """How long a first worker is waited for, at the start and when all were lost."""
