@@ -191,10 +191,12 @@ async def session_download(
     "-s",
     "--scans",
     required=True,
+    multiple=True,
     metavar="IDS",
     group=SELECTION,
-    help="IDs or types of scans, separated by commas; patterns such as 't1*', '*' for all.",
+    help="IDs or types of scans: 1,2,3, a pattern such as 't1*', '*' for all. May be repeated.",
 )
+@subject_option
 @narrow_options
 @manner_options
 @extract_option
@@ -204,7 +206,8 @@ async def scan_download(
     *,
     session: str,
     project: str | None,
-    scans: str,
+    subject: str | None,
+    scans: tuple[str, ...],
     narrow: Narrow,
     manner: Manner,
     extract: bool,
@@ -218,12 +221,12 @@ async def scan_download(
       xnatctl scan download -P STUDY -E SUB001_MR1 -s 'T1w,t2*' --out data -r NIFTI
       xnatctl scan download -P STUDY -E SUB001_MR1 -s '*' --out data
     """
-    wanted = tuple(one.strip() for one in scans.split(",") if one.strip())
+    wanted = tuple(part.strip() for text in scans for part in text.split(",") if part.strip())
     if not wanted:
         raise UsageError("--scans names no scan", hint="-s 1,2 or -s '*'")
 
     async def errand(xnat: Xnat) -> Errand:
-        found = await find_session(app, xnat, session, project=project)
+        found = await find_session(app, xnat, session, project=project, subject=subject)
         await _check_scans(xnat, found, wanted)
         return _of_session(found, narrow, manner, extract=extract, name=name, scans=wanted)
 
