@@ -123,6 +123,12 @@ def test_letters_that_0_6_0_announced_to_go_still_work(
     assert xnatctl(*words, "-o", "json").code == 0
 
 
+def test_scans_may_be_named_one_by_one(xnatctl: Call, tmp_path: Path) -> None:
+    words = ("-P", "STUDY", "-E", "SUB1_MR1", "-S", "SUB1", "--scans", "3", "--scans", "10")
+    done = xnatctl("scan", "download", *words, "--out", str(tmp_path), "-o", "json")
+    assert (done.code, [item["id"] for item in done.json()["items"]]) == (0, ["3", "10"])
+
+
 def test_a_project_that_is_nearly_named_is_said(xnatctl: Call) -> None:
     done = xnatctl("subject", "list", "-P", "STUDI")
     assert done.code == 5

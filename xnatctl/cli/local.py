@@ -58,7 +58,11 @@ async def verify(app: App, *, folder: Path) -> int:
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @option("--recursive", is_flag=True, help="Archives in folders below it too.")
 @option("-r", "deep", is_flag=True, hidden=True)
-@option("--cleanup", is_flag=True, help="Remove each archive when all of it is on the disk.")
+@option(
+    "--cleanup/--no-cleanup",
+    default=False,
+    help="Remove each archive when all of it is on the disk, or keep it (default).",
+)
 @option("--overwrite", is_flag=True, group=TRANSFER, help="Replace files that differ.")
 @dry_run_option
 async def extract(

@@ -42,7 +42,9 @@ Variables that are read. A flag comes before a variable, a variable before a pro
   XNAT_DEST_URL, XNAT_DEST_USER, XNAT_DEST_PASS, XNAT_DEST_TOKEN   the server to write to
   XNATCTL_LOG_FILE    a full log as JSON lines, as --log-file
   XNATCTL_DEBUG       tracebacks, as --debug
+  XNATCTL_CONFIG      the file of profiles (default ~/.config/xnatctl/config.yaml)
   XDG_STATE_HOME      where runs are remembered (default ~/.local/state)
+  XDG_CACHE_HOME      where names for completion are kept (default ~/.cache)
   HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE   as everywhere
   NO_COLOR, CLICOLOR, FORCE_COLOR, TERM  whether there is colour
 
