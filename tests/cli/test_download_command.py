@@ -90,6 +90,7 @@ def test_a_quiet_download_says_nothing_when_it_goes_well_and_names_what_failed(
     assert failed.code == 1
     assert failed.out == ""
     assert "a.nii" in failed.err
+    assert "add --overwrite" in xnatctl(*line("--out", str(tmp_path))).err
 
 
 def test_a_dry_run_writes_nothing_and_says_how_much_it_would(
@@ -99,6 +100,8 @@ def test_a_dry_run_writes_nothing_and_says_how_much_it_would(
     assert done.code == 0
     assert done.json() | {"files_to_move": 2, "bytes_to_move": 2000, "dry_run": True} == done.json()
     assert not (tmp_path / "out").exists()
+    told = xnatctl(*line("--out", str(tmp_path / "out"), "--dry-run"))
+    assert "2 files to move" in told.err
 
 
 def test_own_resources_come_when_asked_for(

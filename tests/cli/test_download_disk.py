@@ -40,7 +40,7 @@ def typed(verb: str, disk: Path) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module", autouse=True)
 def big(server: Sandbox) -> None:
-    """A session with three files of 1 MiB, more than the small disks hold."""
+    """A session with six files of 1 MiB."""
     store = server.store
     subject = store.create_subject(store.create_project("BIG"), "BIG")
     session = store.create_experiment(subject, "BIG_MR1")
@@ -53,10 +53,10 @@ def big(server: Sandbox) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of two megabytes."""
+    """A disk of its own, large enough."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount(folder, "size=2m")
+    mount(folder, "size=16m")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
@@ -86,10 +86,11 @@ def bodies(disk: Path) -> list[Path]:
 def test_a_full_disk_is_said_nothing_half_written_stays_and_the_same_command_goes_on(
     xnatctl: Call, signed_in: Sandbox, disk: Path, verb: str
 ) -> None:
+    subprocess.run(["mount", "-o", "remount,size=2m", str(disk)], check=True)
     done = xnatctl(*typed(verb, disk))
 
     assert done.code == 1
-    assert "No space left on device" in done.err
+    assert "has no room for" in done.err
     assert "free some space and run the same command again" in done.err
     assert "Traceback" not in done.err
     found = bodies(disk)

@@ -34,9 +34,10 @@ from .unattended import Unattended, unattended_options
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
-    from xnatctl.engine.types import Rule, Selection, Unit
+    from xnatctl.engine.types import Report, Rule, Selection, Unit
     from xnatctl.model import Ref, Session
     from xnatctl.routes import Folder, Zip
+    from xnatctl.ui.plan import Planned
     from xnatctl.xnat.client import Xnat
 
 
@@ -374,6 +375,7 @@ async def run_download(
     from xnatctl import routes
     from xnatctl.engine.runner import Options
     from xnatctl.ui.download import Watched, summary
+    from xnatctl.ui.plan import Planned
     from xnatctl.ui.report import print_report
 
     from .runs import command_line, desk, workers
@@ -387,12 +389,14 @@ async def run_download(
         overwrite=manner.overwrite,
         dry_run=manner.dry_run,
     )
+    planned = Planned()
     async with desk(app, how) as work:
         with manner.unattended.over(work) as paced:
             async with app.xnat(server) as xnat:
                 asked = await errand(xnat)
                 watched = Watched(within=asked.several)
                 work.bus.add(watched)
+                work.bus.add(planned)
                 report = await routes.download(
                     paced, xnat, asked.selection, into=asked.into, own=asked.own
                 )
@@ -401,16 +405,29 @@ async def run_download(
         ids = {**asked.ids, "output_dir": str(asked.shown)}
         archive = asked.ids.get("resource", "archive") if is_archive else ""
         app.console.document(summary(report, watched, archive=archive, **ids))
+    elif report.dry_run:
+        print_dry_run(app, planned, report)
+        app.console.say(f"in {asked.shown}")
     else:
         print_report(report, app.console)
-        if report.dry_run:
-            app.console.say(f"{watched.files} files would be written")
+        if any(item.error_kind == "conflict" for one in report.problems for item in one.outcomes):
+            app.console.say("add --overwrite to replace what differs")
         elif not watched.items and not report.problems:
             app.console.say("nothing of it is selected, or it holds no file")
         app.console.say(f"in {asked.shown}")
     if is_archive and any(one.error_kind == "conflict" for one in report.problems):
         return Conflict.exit_code
     return report.exit_code
+
+
+def print_dry_run(app: App, planned: Planned, report: Report) -> None:
+    """What would move, and what stands in its way."""
+    from xnatctl.ui.plan import document, print_plan
+    from xnatctl.ui.report import sentence
+
+    for one in report.problems:
+        app.console.fail(sentence(one), hint=one.hint)
+    print_plan(planned, document(planned, report, rate=0.0), app.console)
 
 
 def _of_session(

@@ -11,7 +11,7 @@ import asyncclick as click
 from xnatctl.errors import UsageError
 
 from .cluster import cluster_option, fewest, helped
-from .download import check_folder
+from .download import check_folder, print_dry_run
 from .endurance import endurance_options
 from .group import command, option
 from .lookup import missing
@@ -221,16 +221,13 @@ async def run_export(app: App, options: ExportOptions) -> int:
 
 def _show_plan(app: App, planned: Planned, report: Report, head: dict[str, str]) -> None:
     """What a dry run found: a row a unit, and how much would move."""
-    from xnatctl.ui.plan import document, print_plan
-    from xnatctl.ui.report import sentence
+    from xnatctl.ui.plan import document
 
-    plan = document(planned, report, rate=0.0, **head)
     if app.console.is_machine:
+        plan = document(planned, report, rate=0.0, **head)
         app.console.document({**plan, "dry_run": True, "success": report.success})
-        return
-    for one in report.problems:
-        app.console.fail(sentence(one), hint=one.hint)
-    print_plan(planned, plan, app.console)
+    else:
+        print_dry_run(app, planned, report)
 
 
 def _how(
