@@ -99,13 +99,6 @@ def test_an_export_needs_nothing_but_the_environment(
 # --- a server with the container service ---------------------------------------------------------
 
 
-def _workflow(status: str) -> str:
-    return (
-        '<wrk:Workflow xmlns:wrk="http://nrg.wustl.edu/workflow" ID="X_E1" '
-        f'ExternalID="DEMO" pipeline_name="dcm2niix" status="{status}"/>'
-    )
-
-
 def test_a_pipeline_is_run_on_each_session_and_waited_for(place: Path) -> None:
     settings = Settings(containers=True, autorun_s=0.3)
     with start_blocking_portal() as portal:
