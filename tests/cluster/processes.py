@@ -39,16 +39,21 @@ def transfer(
     cluster: str,
     events: Path | None = None,
     environ: Mapping[str, str] = LOGIN,
-    before: Sequence[str] = (),
 ) -> subprocess.Popen[str]:
-    """Begin a transfer of DEMO, leader of a process group of its own, as in a terminal."""
-    command = [*before, sys.executable, "-m", "xnatctl", "project", "transfer", "-P", "DEMO"]
-    command += ["--dest-url", ends.there.url, "--dest-project", "DEMO", "--yes", "-o", "json"]
-    command += ["--cluster", cluster, *more]
+    """Begin a transfer of DEMO by a cluster."""
+    command = ["transfer", "-P", "DEMO", "--dest-url", ends.there.url, "--dest-project", "DEMO"]
+    command += ["--yes", "--cluster", cluster, *more]
     command += ["--events", str(events)] if events else []
+    return project(ends, *command, environ=environ)
+
+
+def project(
+    ends: Servers, *command: str, url: str = "", environ: Mapping[str, str] = LOGIN
+) -> subprocess.Popen[str]:
+    """Begin `xnatctl project …` at the source, leader of a group, as a terminal starts it."""
     return subprocess.Popen(
-        command,
-        env={**environ_of(ends.home, environ), "XNAT_URL": ends.here.url},
+        [sys.executable, "-m", "xnatctl", "project", *command, "-o", "json"],
+        env={**environ_of(ends.home, environ), "XNAT_URL": url or ends.here.url},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

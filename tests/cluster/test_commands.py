@@ -18,6 +18,7 @@ from tests.cluster.processes import (
     LOGIN,
     finished,
     is_whole,
+    project,
     scheduler,
     transfer,
     wait_for,
@@ -157,3 +158,46 @@ def test_a_cluster_over_tls_needs_only_the_configuration_of_dask(ends: Servers) 
     assert code == 4
     assert f"no Dask scheduler answers at {address}" in err
     assert "distributed.comm.tls" in err
+
+
+def rows(folder: Path) -> dict[str, object]:
+    """What a manifest says of each file, without when it was written; other files by content."""
+    found: dict[str, object] = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name != "manifest.jsonl" and ".xnatctl" not in path.parts:
+            found[path.relative_to(folder).as_posix()] = path.read_bytes()
+    for line in (folder / "manifest.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        found[f"row of {row['path']}"] = {
+            name: value for name, value in row.items() if name not in ("time", "mtime_ns")
+        }
+    return found
+
+
+def test_an_export_by_workers_is_the_export_of_one_process_and_is_imported_again(
+    ends: Servers,
+) -> None:
+    one, many = ends.home / "one", ends.home / "many"
+    code, _, err = finished(project(ends, "export", "-P", "DEMO", "--out", str(one)))
+    assert code == 0, err
+    by_two = ("export", "-P", "DEMO", "--out", str(many), "--cluster", "local:2")
+    code, out, err = finished(project(ends, *by_two))
+    assert code == 0, err
+    assert json.loads(out)["finished"] is True
+    assert rows(many) == rows(one)
+    code, out, err = finished(project(ends, *by_two))
+    assert (code, json.loads(out)["files"]) == (0, 0), err
+    command = ("import", "--from", str(many), "--yes", "--dicom", "copy", "--cluster", "local:2")
+    code, _, err = finished(project(ends, *command, url=ends.there.url))
+    assert code == 0, err
+    assert is_whole(ends, "copy")
+
+
+def test_snapshots_by_workers_share_what_has_not_changed(ends: Servers) -> None:
+    command = ("export", "-P", "DEMO", "--snapshot", "--cluster", "local:2")
+    for _ in range(2):
+        code, _, err = finished(project(ends, *command, "--out", str(ends.home / "nights")))
+        assert code == 0, err
+    first, second = sorted(one for one in (ends.home / "nights").glob("run-*"))
+    assert rows(first) == rows(second)
+    assert not list(ends.home.rglob(".xnatctl-*.part"))

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from xnatctl.cli.remote import Address, RemoteExport
 from xnatctl.cluster.crew import QUEUES, Spec, open_crew, parse_spec
 from xnatctl.cluster.wire import Timing
+from xnatctl.endpoints.bundle import Origin
+from xnatctl.engine.types import Selection
 from xnatctl.errors import ConfigError, MissingExtra, Unreachable, UsageError
+from xnatctl.model import Ref
+from xnatctl.routes import ExportEnds
 
 
 def test_a_number_an_address_and_a_file_are_understood(tmp_path: Path) -> None:
@@ -106,4 +111,13 @@ async def test_a_key_that_dask_does_not_know_is_named(tmp_path: Path) -> None:
     file.write_text("queue: long\ncores: 4\nmemory: 8GB\ncoers: 3\n")
     with pytest.raises(ConfigError, match="coers"):
         async with open_crew(parse_spec(f"slurm:{file}"), slots=4):
+            pass
+
+
+async def test_a_folder_that_a_worker_does_not_share_is_named(tmp_path: Path) -> None:
+    ends = ExportEnds(Selection(Ref("P")), tmp_path, "name", Origin("url"), whole="file:///x")
+    address = Address("default", "http://127.0.0.1:1", "source", None, True, None, None)
+    sign = tmp_path / ".xnatctl-0123456789abcdef.part"
+    with pytest.raises(ConfigError, match="is another folder there"):
+        async with RemoteExport(ends, address, sign).open():
             pass
