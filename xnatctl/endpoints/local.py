@@ -131,19 +131,23 @@ def check_room(folder: Path, unit: Unit) -> None:
         )
 
 
+_Small = tuple[Path, bytes, str]
+"""A file in memory, with the MD5 that was listed and proven; empty where none was."""
+
+
 @dataclass(slots=True)
 class _Batch:
     """Small files gathered in memory, so that one hop to a thread writes many."""
 
-    files: list[tuple[Path, bytes]] = field(default_factory=list)
+    files: list[_Small] = field(default_factory=list)
     size: int = 0
 
-    def add(self, path: Path, data: bytes) -> bool:
-        self.files.append((path, data))
+    def add(self, path: Path, data: bytes, digest: str) -> bool:
+        self.files.append((path, data, digest))
         self.size += len(data)
         return self.size >= BLOCK or len(self.files) >= BATCH_FILES
 
-    def take(self) -> list[tuple[Path, bytes]]:
+    def take(self) -> list[_Small]:
         files, self.files, self.size = self.files, [], 0
         return files
 
@@ -212,20 +216,21 @@ class LocalSink:
     async def put(self, unit: Unit, item: Item, chunks: Chunks) -> None:
         path = self.path(unit, item.key)
         with _words(path):
-            row = await _write(path, chunks, _Hashes(self._sha256))
+            row = await _write(path, chunks, _Hashes(self._sha256, item.digest))
         self._folders[unit.key].add(path.parent)
         await self._keep([row])
 
     async def put_many(self, unit: Unit, item: Item, events: AsyncIterator[ZipEvent]) -> None:
         """Unpack while it arrives: small members in batches, large ones through a part file."""
-        keys = {member.path: member.key for member in item.members}
+        members = {member.path: member for member in item.members}
         batch = _Batch()
         try:
             async for start in events:
                 assert isinstance(start, MemberStart)
-                path = self.path(unit, keys[start.name])
-                data = await self._member(unit, path, events)
-                if data is not None and batch.add(path, data):
+                member = members[start.name]
+                path = self.path(unit, member.key)
+                data = await self._member(unit, path, events, member.digest)
+                if data is not None and batch.add(path, data, member.digest):
                     await self._flush(unit, batch)
         finally:
             # What is gathered was proven member by member, so it is kept even when the rest fails.
@@ -233,7 +238,7 @@ class LocalSink:
                 await self._flush(unit, batch)
 
     async def _member(
-        self, unit: Unit, path: Path, events: AsyncIterator[ZipEvent]
+        self, unit: Unit, path: Path, events: AsyncIterator[ZipEvent], digest: str
     ) -> bytes | None:
         """One member: its bytes if it is small, None if it was written."""
         held: list[bytes] = []
@@ -247,7 +252,8 @@ class LocalSink:
             if size > BLOCK:
                 break
         with _words(path):
-            row = await _write(path, _rest_of_member(held, events), _Hashes(self._sha256))
+            hashes = _Hashes(self._sha256, digest)
+            row = await _write(path, _rest_of_member(held, events), hashes)
         self._folders[unit.key].add(path.parent)
         await self._keep([row])
         return None
@@ -257,7 +263,7 @@ class LocalSink:
         if files:
             with _words(files[0][0]):
                 rows = await anyio.to_thread.run_sync(_write_batch, files, self._sha256)
-            self._folders[unit.key].update(path.parent for path, _ in files)
+            self._folders[unit.key].update(path.parent for path, _, _ in files)
             await self._keep(rows)
 
     async def _keep(self, rows: list[Written]) -> None:
@@ -299,20 +305,22 @@ async def _part(path: Path) -> AsyncIterator[tuple[Path, AsyncFileIO]]:
 
 
 class _Hashes:
-    """The digests of one body while it passes."""
+    """The digests of one body while it passes. An MD5 that the engine proves is not made twice."""
 
-    def __init__(self, sha256: bool) -> None:
+    def __init__(self, sha256: bool, proven: str = "") -> None:
+        self._proven = proven
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._sha256 = hashlib.sha256() if sha256 else None
 
     def update(self, data: bytes) -> None:
-        self._md5.update(data)
+        if not self._proven:
+            self._md5.update(data)
         if self._sha256 is not None:
             self._sha256.update(data)
 
     @property
     def digest(self) -> str:
-        return self._md5.hexdigest()
+        return self._proven or self._md5.hexdigest()
 
     @property
     def sha256(self) -> str:
@@ -369,12 +377,12 @@ def _commit(handle: int, part: Path, path: Path, hashes: _Hashes) -> Written:
     return Written(str(path), facts.st_size, facts.st_mtime_ns, hashes.digest, hashes.sha256)
 
 
-def _write_batch(files: list[tuple[Path, bytes]], sha256: bool) -> list[Written]:
+def _write_batch(files: list[_Small], sha256: bool) -> list[Written]:
     rows = []
-    for path, data in files:
+    for path, data, digest in files:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = part_beside(path)
-        hashes = _Hashes(sha256)
+        hashes = _Hashes(sha256, digest)
         hashes.update(data)
         try:
             with part.open("xb") as file:
