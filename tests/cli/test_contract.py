@@ -1,7 +1,5 @@
 """The command lines that scripts were written with, each on the real process: their spelling, the
 fields of their JSON, what is on stdout, and the exit code.
-
-`pipeline run` and `status` stand in test_workflows: the sandbox has no pipelines.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from anyio.from_thread import start_blocking_portal
 
 from xnatctl.sandbox.seed import seed
 from xnatctl.sandbox.server import Sandbox
+from xnatctl.sandbox.settings import Settings
 
 SUMMARY = {
     "operation",
@@ -63,7 +62,8 @@ Program = Callable[..., Done]
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sandbox, Sandbox]]:
     with start_blocking_portal() as portal:
-        prod = Sandbox(tmp_path_factory.mktemp("prod"))
+        settings = Settings(pipelines=("recon",), autorun_s=0.3)
+        prod = Sandbox(tmp_path_factory.mktemp("prod"), settings=settings)
         dev = Sandbox(tmp_path_factory.mktemp("dev"))
         seed(prod.store, "demo")
         with portal.wrap_async_context_manager(prod), portal.wrap_async_context_manager(dev):
@@ -301,8 +301,24 @@ def test_an_empty_audit_is_an_empty_array(program: Program) -> None:
 
 def test_pipeline_list_is_an_array_and_a_missing_project_exits_5(program: Program) -> None:
     done = program("pipeline", "list", "--project", "DEMO", "-o", "json")
-    assert (done.code, done.out) == (0, "[]\n")
+    assert (done.code, done.json[0]["name"]) == (0, "recon")
+    table = program("pipeline", "list", "--project", "DEMO").out.splitlines()[0]
+    assert table.split("\t") == ["name", "description", "version", "path"]
     assert program("pipeline", "list", "--project", "NOPE").code == 5
+
+
+def test_pipeline_run_prints_its_job_and_status_its_four_fields(program: Program) -> None:
+    number = program("session", "show", *SESSION, "-q").out.strip()
+    made = program("pipeline", "run", "recon", "--experiment", number, "-o", "json")
+    assert made.code == 0, made.err
+    assert made.json.keys() >= {"success", "pipeline", "experiment", "job_id", "result"}
+    job = made.json["job_id"]
+    done = program("pipeline", "status", job, "--watch", "--interval", "0.2", "-o", "json")
+    assert done.json.keys() >= {"status", "message", "start_time", "end_time"}
+    assert (done.code, done.json["status"]) == (0, "Complete")
+    assert program("pipeline", "status", "99999").code == 5
+    told = program("admin", "audit", "--project", "DEMO", "--since", "7d", "-o", "json")
+    assert told.first >= {"timestamp", "user", "action", "resource", "project"}
 
 
 def test_project_create_prints_nothing_on_stdout(program: Program) -> None:
