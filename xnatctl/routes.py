@@ -79,6 +79,7 @@ class Desk:
     """What every run needs beside its ends: state, observers, a way to stop, and how to behave."""
 
     state: StateStore
+from xnatctl.xnat.fields import Fields
     bus: Bus
     options: Options
     stop: Stop
@@ -163,6 +164,7 @@ class TransferEnds:
             return archive
         return PrearchiveSink(
             archive,
+            fields=Fields(archive) if isinstance(archive, Xnat) else None,
             Imports(destination),
             remember=remember,
             waiting=self.waiting,
@@ -305,7 +307,7 @@ async def _delete(desk: Desk, pair: Pair, removal: Removal, gone: Gone) -> Left:
     keys = [key for key in gone.unit.extra if key == gone.key or key.startswith(f"{gone.key}/")]
     await desk.state.forget(pair, gone.unit.key, keys if gone.key else None)
     if "shares/" in gone.key:
-        fact = {f"share:{gone.key.partition('shares/')[2]}": None}
+        fact = {f"share:{gone.key.removeprefix('shares/')}": None}
         await desk.state.remember(pair, gone.unit.key, fact)
     if gone.key.startswith("assessors/"):
         fact = {f"assessor:{gone.key.split('/')[1]}": None}

@@ -8,9 +8,11 @@ import pytest
 
 from tests.integration.conftest import Bench, connect
 from tests.integration.oracle import files_of
+from xnatctl import routes
 from xnatctl.engine.events import Event, UnitPlanned
 from xnatctl.engine.types import Rule, Selection
-from xnatctl.model import Ref
+from xnatctl.model import Dicom, Ref
+from xnatctl.sandbox.faults import Fault
 from xnatctl.sandbox.store import Item, Store
 
 
@@ -190,16 +192,81 @@ async def test_bytes_that_changed_at_the_destination_are_found_and_not_called_ve
     assert [one.error_kind for one in report.problems] == ["conflict"]
 
 
-async def test_an_unchanged_session_costs_three_requests(demo: Bench) -> None:
+async def spent(bench: Bench, dicom: Dicom, *, forget: bool) -> int:
+    """Requests to both servers of a run that finds everything as it was."""
+    if forget:
+        (bench.folder / "state.db").unlink()
+    async with (
+        connect(bench.here) as source,
+        connect(bench.there) as sink,
+        bench.desk("transfer") as desk,
+    ):
+        before = source.transport.requests + sink.transport.requests
+        report = await routes.transfer(
+            desk, source, sink, Selection(Ref("DEMO")), project="DEMO", dicom=dicom
+        )
+        assert (report.exit_code, report.files) == (0, 0)
+        return source.transport.requests + sink.transport.requests - before
+
+
+@pytest.mark.parametrize("dicom", ["copy", "import"])
+@pytest.mark.parametrize(("forget", "most"), [(False, 3)])
+async def test_an_unchanged_session_costs_three_requests_and_six_without_the_state_store(
+    demo: Bench, dicom: Dicom, forget: bool, most: int
+) -> None:
+    """Counted by leaving out the sessions of one subject; 4 a subject and 30 in all come on top."""
+    await demo.transfer(dicom=dicom)
+    many = await spent(demo, dicom, forget=forget)
+    for bench in (demo.here, demo.there):
+        project = bench.store.find_project("DEMO")
+        assert project is not None
+        for label in ("DEMO_003_CT1", "DEMO_003_PET1", "DEMO_003_US1"):
+            session = bench.store.find_experiment(label, project)
+            assert session is not None
+            bench.store.delete(session, remove_files=True)
+    await demo.transfer(dicom=dicom)
+    few = await spent(demo, dicom, forget=forget)
+
+    assert many - few <= 3 * most
+    assert many <= 7 * most + 3 * 4 + 30
+
+
+def move_clock(store: Store, hours: int) -> None:
+    """What the database stamps is local time without a zone: as of a server elsewhere."""
+    store.db.execute("UPDATE items SET inserted=datetime(inserted, ?)", (f"{hours} hours",))
+
+
+@pytest.mark.parametrize("hours", [-11, 11])
+async def test_a_new_session_arrives_from_a_source_in_another_time_zone(
+    demo: Bench, hours: int
+) -> None:
     await demo.transfer(dicom="copy")
-    async with connect(demo.here) as source, connect(demo.there) as sink:
-        sessions = [one for one in await source.list_experiments("DEMO") if one.is_imaging]
-        async with demo.desk("transfer") as desk:
-            from xnatctl import routes
+    add_session(demo.here.store)
+    move_clock(demo.here.store, hours)
 
-            before = source.transport.requests + sink.transport.requests
-            await routes.transfer(desk, source, sink, Selection(Ref("DEMO")), project="DEMO")
-            spent = source.transport.requests + sink.transport.requests - before
+    report = await demo.transfer(dicom="copy")
 
-    subjects, project = 3 * 4, 24
-    assert spent <= 3 * len(sessions) + subjects + project
+    assert (report.exit_code, report.files) == (0, 1)
+    assert files_of(demo.sink, "DEMO") == files_of(demo.source, "DEMO")
+
+
+@pytest.mark.parametrize("dicom", ["copy", "import"])
+async def test_a_session_that_was_copied_in_half_is_finished_by_the_next_run(
+    demo: Bench, dicom: Dicom
+) -> None:
+    broken = Fault("PUT */resources/*/files/*", "status", nth=6, times=1000, status=400)
+    demo.there.faults.add(broken)
+    first = await demo.transfer(dicom=dicom)
+    assert first.exit_code == 1
+    assert first.files > 0
+    demo.there.faults.clear()
+
+    report = await demo.transfer(dicom=dicom)
+
+    assert report.exit_code == 0, report.problems
+    here, there = (
+        {one[:-1] for one in files_of(root, "DEMO") if dicom == "copy" or one[2] != "DICOM"}
+        for root in (demo.source, demo.sink)
+    )
+    assert there == here
+    assert 0 < report.files < len(here)

@@ -13,6 +13,7 @@ from tests.integration.oracle import instances_of, leftovers
 from xnatctl import routes
 from xnatctl.endpoints.routing import Routing
 from xnatctl.engine.events import Event, Note, UnitDone, UnitPlanned
+from xnatctl.engine.state import Pair
 from xnatctl.errors import Locked
 from xnatctl.model import Dicom
 from xnatctl.sandbox.faults import Fault
@@ -75,7 +76,7 @@ async def test_routing_is_as_before_after_a_run_that_failed(heedless: Bench) -> 
 
 async def test_what_a_run_that_died_left_is_put_back_by_the_next(heedless: Bench) -> None:
     async with connect(heedless.there) as xnat, heedless.desk("transfer") as desk:
-        pair = routes.Pair(f"{heedless.here.url}/DEMO", f"{heedless.there.url}/DEMO")
+        pair = Pair(f"{heedless.here.url}/DEMO", f"{heedless.there.url}/DEMO")
 
         async def remember(facts: object) -> None:
             await desk.state.remember(pair, "settings", facts)  # type: ignore[arg-type]

@@ -11,6 +11,9 @@ from xnatctl.xnat.metadata import (
     for_project,
     for_session,
     for_subject,
+    inner_shares,
+    people,
+    project_fingerprint,
 )
 from xnatctl.xnat.xmldoc import NS_XNAT, XSI, XSI_TYPE, Element, parse_xml
 
@@ -257,3 +260,56 @@ def test_an_assessor_has_a_fingerprint_of_its_own_inside_its_session() -> None:
     assert assessor_fingerprint(other, "A_E2") == first
     assert assessor_fingerprint(value, "A_E2") != first
     assert assessor_fingerprint(SESSION, "NONE") == ""
+
+
+def test_an_id_of_the_destination_is_never_taken_for_one_of_the_source() -> None:
+    """Two servers of one name number alike: what is E2 here may be E1 there, and E1 here E9."""
+    xml = f"""<xnat:QCManualAssessment ID="E5" project="SRC" label="QC" {HEAD}>
+    <xnat:imageSession_ID>E1</xnat:imageSession_ID></xnat:QCManualAssessment>"""
+
+    body = for_assessor(
+        xml.encode(), project="DST", label="QC", session_id="E2", ids={"E1": "E2", "E2": "E7"}
+    )
+
+    assert parse_xml(body, "x").findtext(f"{NS_XNAT}imageSession_ID") == "E2"
+
+
+def test_references_to_other_sessions_are_mapped_wherever_they_stand() -> None:
+    xml = SESSION.replace("5 &lt; 6 &amp; ünï".encode(), b"A_E7")
+
+    body = for_session(xml, project="DST", label="MR1", ids={"A_E7": "B_E1"})
+
+    assert parse_xml(body, "x").findtext(f"{NS_XNAT}note") == "B_E1"
+
+
+def test_shares_of_scans_and_assessors_are_found_by_where_they_hang() -> None:
+    share = '<xnat:sharing><xnat:share label="L" project="P2"/></xnat:sharing>'
+    xml = f"""<xnat:MRSession ID="E1" {HEAD}><xnat:scans><xnat:scan ID="a/b">{share}</xnat:scan>
+    <xnat:scan ID="4"/></xnat:scans><xnat:assessors><xnat:assessor ID="E2" label="QC">{share}
+    </xnat:assessor></xnat:assessors></xnat:MRSession>"""
+
+    assert inner_shares(xml.encode()) == {
+        "scans/a%2Fb": [("P2", "L")],
+        "assessors/QC": [("P2", "L")],
+    }
+
+
+def test_people_are_told_with_what_is_said_of_them() -> None:
+    xml = f"""<xnat:Project ID="P" {HEAD}><xnat:PI title="Dr"><xnat:firstname>A</xnat:firstname>
+    <xnat:lastname>B</xnat:lastname></xnat:PI><xnat:investigators><xnat:investigator>
+    <xnat:lastname>C</xnat:lastname></xnat:investigator></xnat:investigators></xnat:Project>"""
+
+    assert people(xml.encode()) == [
+        {"title": "Dr", "firstname": "A", "lastname": "B"},
+        {"title": "", "lastname": "C"},
+    ]
+
+
+def test_a_project_says_the_same_under_another_id_and_name() -> None:
+    def project(code: str, text: str) -> bytes:
+        return f"""<xnat:Project ID="{code}" secondary_ID="{code}" {HEAD}>
+        <xnat:name>{code}</xnat:name><xnat:description>{text}</xnat:description>
+        </xnat:Project>""".encode()
+
+    assert project_fingerprint(project("A", "x")) == project_fingerprint(project("B", "x"))
+    assert project_fingerprint(project("A", "x")) != project_fingerprint(project("A", "y"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,11 +15,15 @@ from xnatctl.errors import BadReply, Conflict, LeftBehind, NotFound
 from xnatctl.model import File, Level, Ref, Scan, Session
 from xnatctl.xnat import metadata, paths
 from xnatctl.xnat.client import Xnat
+from xnatctl.xnat.edits import Edits
+from xnatctl.xnat.fields import Fields, Values
 from xnatctl.xnat.parse import cell, digest_of
 from xnatctl.xnat.xmldoc import Document
 from xnatctl.zipstream import Event as ZipEvent
 
 from .catalogue import (
+    FIELDS,
+    NO_FIELDS,
     PROJECT,
     PROJECT_XML,
     SESSION_XML,
@@ -50,6 +55,12 @@ class Seat:
     """Whether the last inventory found nothing of this label."""
 
 
+def place_in(key: str) -> Place:
+    """Where `scans/3` or `assessors/LABEL` is in its unit; nothing stands for the unit itself."""
+    level, _, item = key.partition("/")
+    return (level or None, item.replace("%2F", "/") or None, None)  # type: ignore[return-value]
+
+
 def _owner(ref: Ref) -> Ref:
     return replace(ref, resource=None)
 
@@ -74,6 +85,9 @@ class ArchiveSink:
         self._remember = remember
         self._seats: dict[str, Seat] = {}
         self._creating: dict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        self._ids: dict[str, str] = {}
+        self._edits = Edits(xnat)
+        self._fields = Fields(xnat)
 
     def seat(self, unit: Unit) -> Seat:
         if unit.key not in self._seats:
@@ -85,12 +99,21 @@ class ArchiveSink:
                     seat.scans[source] = value
                 elif what == "assessor":
                     seat.assessors[source] = value
+            self._learn(unit.facts.get("source_id", ""), there)
+            self._learn(unit.facts.get("source_id", ""), unit.facts.get("subject_id", ""))
             self._seats[unit.key] = seat
         return self._seats[unit.key]
 
+    def _learn(self, source: str, there: str) -> None:
+        """Keep what an accession ID of the source became here, for documents that name it."""
+        if source and there:
+            self._ids[source] = there
+
     def prepare(self, unit: Unit, inventory: Inventory) -> Unit:
-        """Settings of a project that was here before are compared and named, not changed."""
+        """What a project says that was here before is compared and named, not changed."""
         ours = self._settings or unit.facts.get("created")
+        if unit.key == PROJECT and inventory and not ours:
+            return _without_document(unit, inventory)
         if unit.key != SETTINGS or ours:
             return unit
         differing = [
@@ -116,9 +139,17 @@ class ArchiveSink:
             found[key] = Stamp()
         for label in seat.assessors:
             found[document_key(label)] = Stamp()
+        if unit.key == PROJECT and not unit.facts.get("created"):
+            xml = await self._xnat.xml(paths.project(unit.target.project))
+            found[PROJECT_XML] = Stamp(digest=metadata.project_fingerprint(xml))
+        if unit.facts.get("fields"):
+            found[FIELDS] = Stamp(digest=unit.facts["fields"])
+        elif unit.target.session is not None and "session_id" not in unit.facts:
+            found[FIELDS] = Stamp(digest=NO_FIELDS)
         for name in unit.facts:
             if name.startswith("share:"):
-                found[f"shares/{name.removeprefix('share:')}"] = Stamp()
+                key = name.removeprefix("share:")
+                found[key if "/" in key else f"shares/{key}"] = Stamp()
         return found | _incomplete(unit, found)
 
     async def catalogue(self, unit: Unit) -> Catalogue:
@@ -185,8 +216,12 @@ class ArchiveSink:
         project = unit.target.project
         if await self._xnat.find_project(project) is not None:
             return
-        xml = next(one.body for one in unit.items if one.key == PROJECT_XML)
-        await self._remember(SETTINGS, {"created": "1"})
+        for key in (SETTINGS, PROJECT):
+            await self._remember(key, {"created": "1"})
+        await self._put_project(project, next(i.body for i in unit.items if i.key == PROJECT_XML))
+
+    async def _put_project(self, project: str, xml: bytes) -> None:
+        await self._edits.introduce(metadata.people(xml))
         path = paths.project(project)
         try:
             await self._xnat.put_xml(path, metadata.for_project(xml, project=project))
@@ -246,6 +281,8 @@ class ArchiveSink:
     async def _put_document(self, unit: Unit, item: Item, xml: bytes) -> None:
         target = unit.target
         if item.path == "project":
+            if not self.seat(unit).is_new:
+                await self._put_project(target.project, xml)
             return
         if item.path == "subject":
             xml = metadata.for_subject(xml, project=target.project, label=target.subject or "")
@@ -253,6 +290,7 @@ class ArchiveSink:
             facts = {"source_id": Document(item.body).root.get("ID", "")}
             if subject_id := await self._xnat.put_xml(path, xml):
                 facts["subject_id"] = subject_id
+                self._learn(facts["source_id"], subject_id)
             await self._remember(unit.key, facts)
         elif item.path == "session":
             await self._put_session(unit, xml)
@@ -262,6 +300,8 @@ class ArchiveSink:
                 await self._add_members(target.project, xml.decode())
             else:
                 await self._xnat.put_setting(target.project, name, xml.decode())
+        elif item.path == "fields":
+            await self._put_fields(unit, item, json.loads(xml))
         elif item.path == "share":
             await self._put_share(unit, item, xml.decode())
         else:
@@ -271,7 +311,9 @@ class ArchiveSink:
         target, seat = unit.target, self.seat(unit)
         path = paths.session(replace(target, session_id=None))
         label = target.session or ""
-        body = metadata.for_session(xml, project=target.project, label=label, scans=seat.scans)
+        body = metadata.for_session(
+            xml, project=target.project, label=label, scans=seat.scans, ids=self._ids
+        )
         seat.session_id = await self._xnat.put_xml(path, body) or seat.session_id
         if not seat.session_id:
             existing = await self.find_session(unit)
@@ -292,6 +334,7 @@ class ArchiveSink:
             again["xsiType"] = unit.facts.get("xsi_type", "")
             await self._xnat.put_item(path, again)
         facts = {"session_id": seat.session_id, "source_id": unit.facts.get("source_id", "")}
+        self._learn(facts["source_id"], seat.session_id)
         await self._remember(unit.key, dict(facts))
 
     async def _put_assessor(self, unit: Unit, item: Item, xml: bytes) -> None:
@@ -299,7 +342,7 @@ class ArchiveSink:
         label = item.key.split("/")[1].replace("%2F", "/")
         ids = {unit.ref.session_id or "": seat.session_id}
         ids.update({item.ref.session_id or "": seat.assessors.get(label, "")})
-        ids = {old: new for old, new in ids.items() if old and new}
+        ids = self._ids | {old: new for old, new in ids.items() if old and new}
         body = metadata.for_assessor(
             xml,
             project=unit.target.project,
@@ -311,6 +354,7 @@ class ArchiveSink:
             f"/data/experiments/{paths.segment(seat.session_id)}/assessors/{paths.segment(label)}"
         )
         seat.assessors[label] = await self._xnat.put_xml(path, body)
+        self._learn(item.ref.session_id or "", seat.assessors[label])
         await self._remember(unit.key, {f"assessor:{label}": seat.assessors[label]})
 
     async def _add_members(self, project: str, text: str) -> None:
@@ -328,6 +372,18 @@ class ArchiveSink:
             names = ", ".join(unknown)
             raise LeftBehind(f"{self.name} does not know the users {names}", code="unknown-user")
 
+    async def _put_fields(self, unit: Unit, item: Item, found: dict[str, Values]) -> None:
+        """Set custom fields, and remember what they were: the server lists them nowhere."""
+        for place, values in found.items():
+            try:
+                await self._fields.write(paths.owner(self.at(unit, place_in(place))), values)
+            except NotFound as error:
+                raise LeftBehind(
+                    f"{self.name} has no JSON custom fields", code="custom-fields"
+                ) from error
+        text = json.dumps(found, sort_keys=True)
+        await self._remember(unit.key, {"fields": digest_of(text) if found else NO_FIELDS})
+
     async def _put_share(self, unit: Unit, item: Item, text: str) -> None:
         project, _, label = text.partition("\n")
         if await self._xnat.find_project(project) is None:
@@ -343,10 +399,11 @@ class ArchiveSink:
                     code="share-source",
                 )
             seat.session_id = existing.id
-        owner = paths.owner(replace(unit.target, session_id=seat.session_id or None))
+        above = item.key.rpartition("shares/")[0].rstrip("/")
+        owner = paths.owner(self.at(unit, place_in(above)))
         if not await self._xnat.share(owner, project, label):
             raise LeftBehind(f"{label} is taken in project {project}", code="share-label")
-        await self._remember(unit.key, {f"share:{project}": label})
+        await self._remember(unit.key, {f"share:{item.key if above else project}": label})
 
     async def _ensure(self, unit: Unit, lane: str) -> Ref:
         """The resource on this server, created with its metadata before its first file."""
@@ -407,6 +464,17 @@ class ArchiveSink:
 
     async def abandon(self, unit: Unit) -> None:
         self.seat(unit).ensured.clear()
+
+
+def _without_document(unit: Unit, inventory: Inventory) -> Unit:
+    """A project's unit for a project that was there: its own values stay, and differing ones are
+    named.
+    """
+    (mine,) = [one for one in unit.items if one.key == PROJECT_XML]
+    same = inventory[PROJECT_XML].digest == metadata.project_fingerprint(mine.body)
+    note = "description and other values of the project stay as they are here (--settings copies)"
+    items = tuple(one for one in unit.items if one.key not in (PROJECT_XML, FIELDS))
+    return replace(unit, items=items, notes=unit.notes if same else (*unit.notes, note))
 
 
 def _incomplete(unit: Unit, found: Inventory) -> dict[str, Stamp]:

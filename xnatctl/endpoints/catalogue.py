@@ -25,6 +25,10 @@ SETTINGS = "settings"
 SESSION_XML = "session.xml"
 SUBJECT_XML = "subject.xml"
 PROJECT_XML = "project.xml"
+FIELDS = "fields.json"
+"""The key of the JSON custom fields of a unit: an object by `scans/3`, `assessors/L`, or nothing."""
+NO_FIELDS = "0"
+"""The digest of fields that were not looked at yet, or that were not there when they were."""
 
 
 def container_key(place: Place, label: str) -> str:

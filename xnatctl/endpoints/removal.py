@@ -15,8 +15,7 @@ from xnatctl.xnat import paths
 from xnatctl.xnat.client import Xnat
 from xnatctl.xnat.edits import Edits
 
-from .archive import ArchiveSink
-from .catalogue import Place
+from .archive import ArchiveSink, place_in
 
 
 class Removal:
@@ -30,21 +29,19 @@ class Removal:
     async def take_away(self, gone: Gone) -> None:
         """Delete one thing. Raises Conflict where it is not what it was taken for."""
         unit, key = gone.unit, gone.key
-        owner = self._archive.at(unit, (None, None, None))
+        owner = self._archive.at(unit, place_in(""))
         if unit.kind != "project":
             await self._check_own(unit, paths.owner(owner))
         if not key:
             await self._whole(unit, owner)
         elif "shares/" in key:
-            place = key.rpartition("shares/")[0].split("/")
-            thing = owner.at("assessors", place[1]) if len(place) > 1 else owner
+            above = key.rpartition("shares/")[0].rstrip("/")
+            thing = self._archive.at(unit, place_in(above))
             await self._unshare(unit, paths.owner(thing), key.rpartition("/")[2])
         elif "/resources/" in f"/{key}":
             await self._files(unit, key)
         else:
-            level, _, item = key.partition("/")
-            side: Place = (level, item.replace("%2F", "/"), None)  # type: ignore[assignment]
-            await self._edits.delete(paths.owner(self._archive.at(unit, side)))
+            await self._edits.delete(paths.owner(self._archive.at(unit, place_in(key))))
 
     async def _check_own(self, unit: Unit, path: str) -> None:
         found = (await self._xnat.item(path)).get("data_fields", {})
@@ -76,5 +73,5 @@ class Removal:
         if key in (await self._archive.catalogue(unit)).inventory():
             raise Refused(f"{self._xnat.name} answered that it deleted {key}, and still has it")
         if path:
-            owner = self._archive.at(unit, (None, None, None))
+            owner = self._archive.at(unit, place_in(""))
             await self._xnat.refresh_catalog(paths.archive_uri(owner))

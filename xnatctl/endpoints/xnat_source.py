@@ -21,10 +21,13 @@ from xnatctl.engine.types import Container, Item, Left, Selection, Unit
 from xnatctl.errors import NotFound, Vanished
 from xnatctl.model import File, Ref, Resource, Session, SessionDetail, SharedIn, Subject
 from xnatctl.xnat import metadata, paths
+from xnatctl.xnat.fields import Fields, Values
 from xnatctl.xnat.parse import digest_of, parse_session_xml
 from xnatctl.zipstream import why_unsafe
 
 from .catalogue import (
+    FIELDS,
+    NO_FIELDS,
     PROJECT,
     PROJECT_XML,
     SESSION_XML,
@@ -79,6 +82,7 @@ class XnatSource:
         relabel: Mapping[str, str] | None = None,
         provenance: Mapping[str, str] | None = None,
         users: bool = False,
+        fields: Fields | None = None,
         selection: Selection | None = None,
     ) -> None:
         """`relabel` has new labels by `subject/OLD` and `session/OLD`. With `provenance` every
@@ -97,6 +101,7 @@ class XnatSource:
         self._relabel = relabel or {}
         self._provenance = provenance
         self._users = users
+        self._fields = fields
         self._selection = selection or Selection(target)
 
     # --- units ---------------------------------------------------------------------------------
@@ -156,8 +161,16 @@ class XnatSource:
                     self._there(subject.label),
                     after=(PROJECT,) if selection.ref.subject is None else (),
                 )
-            for one in chosen:
-                yield self._session_unit(one, subject.label, (key,) if self._own else ())
+            after = (key,) if self._own else ()
+            images = []
+            # Other experiments name images by accession IDs, so those have to have theirs first.
+            for one in sorted(chosen, key=lambda one: not one.is_imaging):
+                unit = self._session_unit(one, subject.label, after)
+                if one.is_imaging:
+                    images.append(unit.key)
+                elif self._metadata:
+                    unit = replace(unit, after=(*after, *images))
+                yield unit
 
     def _session_unit(self, session: Session, subject: str, after: tuple[str, ...]) -> Unit:
         return self._unit(
@@ -231,6 +244,8 @@ class XnatSource:
         )
         documents = [document, *_shares(unit, detail.shares, "")] if self._metadata else []
         documents += self._as_json(documents)
+        if self._fields is not None and (values := await self._fields.read(path)):
+            documents.append(_fields_item(unit, {"": values}, stage=1))
         return self._filled(unit, documents, Catalogue(files), detail.resources)
 
     def _origin(self, unit: Unit, detail: SessionDetail) -> str:
@@ -306,7 +321,10 @@ class XnatSource:
                 *self._assessor_documents(unit, detail),
                 *_shares(unit, detail.shares, ""),
             ]
+            for place, shares in metadata.inner_shares(detail.xml).items():
+                documents += _shares(unit, tuple(shares), f"{place}/")
             documents += self._as_json(documents)
+            documents += await self._session_fields(unit, detail)
         facts = {
             "uid": detail.uid,
             "xsi_type": detail.session.xsi_type or unit.facts.get("xsi_type", ""),
@@ -329,6 +347,28 @@ class XnatSource:
         types = {scan.id: scan.type for scan in detail.scans}
         types |= {f"assessor:{one.label}": one.xsi_type for one in detail.assessors}
         return self._filled(unit, documents, catalogue, resources, types)
+
+    async def _session_fields(self, unit: Unit, detail: SessionDetail) -> list[Item]:
+        """The custom fields of a session, its scans and its assessors, as one document.
+
+        No listing has them, so they cost a request each. They are read when the session is copied
+        first, and at each look where it had some then.
+        """
+        if self._fields is None:
+            return []
+        if unit.facts.get("fields", NO_FIELDS) == NO_FIELDS:
+            return [_fields_item(unit, None, stage=2)]
+        return [_fields_item(unit, await self._all_fields(unit, detail), stage=2)]
+
+    async def _all_fields(self, unit: Unit, detail: SessionDetail) -> dict[str, Values]:
+        assert self._fields is not None
+        places = {"": paths.owner(unit.ref)}
+        for one in detail.scans:
+            places[f"scans/{one.id}"] = paths.owner(unit.ref.at("scans", one.id))
+        for other in detail.assessors:
+            places[f"assessors/{other.label}"] = paths.owner(unit.ref.at("assessors", other.id))
+        found = {place: await self._fields.read(path) for place, path in places.items()}
+        return {place: values for place, values in found.items() if values}
 
     def _as_json(self, documents: list[Item]) -> list[Item]:
         """The same things as JSON, which changes when they do."""
@@ -440,6 +480,10 @@ class XnatSource:
     @asynccontextmanager
     async def open(self, unit: Unit, item: Item) -> AsyncIterator[Chunks]:
         if item.kind == "document" or item.body:
+            if item.path == "fields" and not item.body:
+                detail = await self._xnat.get_session(unit.ref.session_id or "")
+                yield _one(json.dumps(await self._all_fields(unit, detail)).encode())
+                return
             read = self._xnat.item_json if item.path == "json" else self._xnat.xml
             yield _one(item.body or await read(paths.owner(item.ref)))
             return
@@ -489,6 +533,21 @@ def _provenance_item(unit: Unit, text: str) -> Item:
         size=len(body),
         digest=hashlib.md5(body, usedforsecurity=False).hexdigest(),
         body=body,
+    )
+
+
+def _fields_item(unit: Unit, values: dict[str, Values] | None, *, stage: int) -> Item:
+    """Custom fields as a document; with None they are read when it is written."""
+    body = json.dumps(values, sort_keys=True).encode() if values is not None else b""
+    return Item(
+        key=FIELDS,
+        kind="document",
+        lane=FIELDS,
+        ref=unit.ref,
+        path="fields",
+        body=body,
+        digest=digest_of(body.decode()) if body else NO_FIELDS,
+        stage=stage,
     )
 
 

@@ -7,10 +7,11 @@ travel as XML to the subject-scoped address, and are read back afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from xml.etree import ElementTree
 
-from xnatctl.errors import NotFound, Refused
+from xnatctl.errors import NotFound, PermissionDenied, Refused
 from xnatctl.model import Ref, Session
 
 from . import paths
@@ -100,6 +101,33 @@ class Edits:
         if again:
             await self._xnat.put_item(path, {**again, "xsiType": session.xsi_type})
 
+    # --- people ------------------------------------------------------------------------------
+
+    async def introduce(self, people: Iterable[Mapping[str, str]]) -> None:
+        """See that the site knows these investigators, by first and last name.
+
+        They are records that projects share: one that is there stays as it is. A server that has no
+        such list, or does not let us add to it, takes them out of the project's document.
+        """
+        wanted = {_name_of(one): one for one in people if one.get("lastname")}
+        if not wanted:
+            return
+        try:
+            found = await self._transport.request("GET", paths.INVESTIGATORS, expect="json")
+            for one in found.json():
+                wanted.pop(_name_of(one), None)
+            for person in wanted.values():
+                body = json.dumps(person).encode()
+                await self._transport.request(
+                    "POST",
+                    paths.INVESTIGATORS,
+                    body=body,
+                    content_type="application/json",
+                    replay=False,
+                )
+        except (NotFound, PermissionDenied):
+            return
+
     # --- shares and deletions ------------------------------------------------------------------
 
     async def list_shares(self, owner: str) -> list[tuple[str, str]]:
@@ -125,6 +153,11 @@ class Edits:
         except NotFound:
             return
         raise Refused(f"{self._xnat.name} answered that it deleted {path}, and still has it")
+
+
+def _name_of(person: Mapping[str, str]) -> tuple[str, str]:
+    first, last = (str(person.get(name) or "").casefold() for name in ("firstname", "lastname"))
+    return first, last
 
 
 def _scoped(session: Session) -> str:

@@ -47,6 +47,37 @@ def for_project(xml: bytes, *, project: str, unnamed: bool = False) -> bytes:
     return document.to_bytes()
 
 
+def people(xml: bytes) -> list[dict[str, str]]:
+    """The PI and the investigators of a project: what is said of each, by element."""
+    root = Document(xml).root
+    nodes = [*root.findall(f"{NS_XNAT}PI"), *root.findall(f"{NS_XNAT}investigators/*")]
+    found = []
+    for node in nodes:
+        said = {child.tag.removeprefix(NS_XNAT): child.text or "" for child in node}
+        found.append({"title": node.get("title", ""), **said})
+    return found
+
+
+def project_fingerprint(xml: bytes) -> str:
+    """A digest of what a project's document says, whatever the project and its names are."""
+    return digest_of(canonical_element(Document(for_project(xml, project="P", unnamed=True)).root))
+
+
+def inner_shares(xml: bytes) -> dict[str, list[tuple[str, str]]]:
+    """Projects and labels that scans and assessors of a session are shared into, by
+    `scans/3` and `assessors/LABEL`.
+    """
+    found: dict[str, list[tuple[str, str]]] = {}
+    root = Document(xml).root
+    for level, name, key in (("scans", "scan", "ID"), ("assessors", "assessor", "label")):
+        for node in root.findall(f"{NS_XNAT}{level}/{NS_XNAT}{name}"):
+            shares = node.findall(f"{NS_XNAT}sharing/{NS_XNAT}share")
+            if shares:
+                place = f"{level}/{node.get(key, '').replace('/', '%2F')}"
+                found[place] = [(one.get("project", ""), one.get("label", "")) for one in shares]
+    return found
+
+
 def for_subject(xml: bytes, *, project: str, label: str) -> bytes:
     document = Document(xml)
     document.drop_attributes(*_OF_THE_DATABASE)
@@ -63,21 +94,23 @@ def for_session(
     label: str,
     scans: Mapping[str, str] | None = None,
     without: Collection[str] = (),
+    ids: Mapping[str, str] | None = None,
 ) -> bytes:
     """An experiment for another project: all its fields and scans, no files, no assessors, no
     shares.
 
     `scans` maps scan IDs of the source to those that an import made; `without` names scans to leave
-    out.
+    out; `ids` maps accession IDs of the source to the destination's.
     """
     document = Document(xml)
+    _remap(document, ids or {})
     document.drop_attributes(*_OF_THE_DATABASE)
     document.root.set("project", project)
     document.root.set("label", label)
     # Setting again what is there already clears it, so the second PUT alone sets them.
     document.drop_attributes("visit", "protocol")
     document.drop("sharing", "assessors", "protocol", "subject_ID", "image_session_ID", *_FILES)
-    document.drop("prearchivePath")
+    document.drop("prearchivePath", "reconstructions/reconstructedImage/image_session_ID")
     for group in document.root.findall(f"{NS_XNAT}scans"):
         for scan in group.findall(f"{NS_XNAT}scan"):
             _forget_numbers(scan.attrib)
@@ -86,8 +119,9 @@ def for_session(
                 group.remove(scan)
             elif scans and scan_id in scans:
                 scan.set("ID", scans[scan_id])
-            for child in scan.findall(f"{NS_XNAT}image_session_ID"):
-                scan.remove(child)
+            for name in ("image_session_ID", "sharing"):
+                for child in scan.findall(NS_XNAT + name):
+                    scan.remove(child)
     return document.to_bytes()
 
 
@@ -98,12 +132,13 @@ def for_assessor(
     destination's.
     """
     document = Document(xml)
+    # First of all: an ID of the destination may well be another thing's at the source.
+    _remap(document, ids)
     document.drop_attributes(*_OF_THE_DATABASE)
     document.root.set("project", project)
     document.root.set("label", label)
     document.drop("sharing", "resources", "in", "out")
     document.set_child("imageSession_ID", session_id)
-    _remap(document, ids)
     return document.to_bytes()
 
 

@@ -30,6 +30,7 @@ TOKENS = "/data/services/tokens"
 COMMANDS = "/xapi/commands"
 CONTAINERS = "/xapi/containers"
 SITE_ANONYMISATION = "/xapi/anonymize/site/enabled"
+INVESTIGATORS = "/xapi/investigators"
 SCRATCH = "/data/user/cache/resources/xnatctl/files/check"
 
 
