@@ -204,6 +204,51 @@ def test_every_form_of_an_export_can_be_imported(
     assert xnatctl(*line).json()["files"] == 0
 
 
+@pytest.mark.parametrize(
+    ("spoil", "code", "words"),
+    [
+        ("a file", 8, "1 files are missing from the export"),
+        ("a document", 5, "session.xml is missing from the export"),
+        ("broken XML", 8, "session.xml is not the document that was exported"),
+    ],
+)
+def test_an_export_that_lacks_something_is_not_imported_in_silence(
+    xnatctl: Call,
+    exported: Path,
+    destination: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: str,
+    code: int,
+    words: str,
+) -> None:
+    document = exported / SESSION / "session.xml"
+    if spoil == "a file":
+        (exported / SESSION / "scans/3/resources/NIFTI/files/a.nii").unlink()
+    elif spoil == "a document":
+        document.unlink()
+    else:
+        document.write_text("<broken")
+    monkeypatch.setenv("XNAT_URL", destination.url)
+    project = f"SPOILT{len(spoil)}"
+    line = ("project", "import", "--from", str(exported), "-P", project, "--yes", "--dicom", "copy")
+    done = xnatctl(*line)
+    assert done.code == code, done.err
+    assert words in done.err
+    known = destination.store.find_project(project)
+    assert known is None or destination.store.find_experiment("SUB1_MR1", known) is None
+
+
+def test_what_a_killed_run_left_is_neither_imported_nor_taken_for_a_file(
+    xnatctl: Call, exported: Path, destination: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = exported / SESSION / "scans/3/resources/NIFTI/files"
+    (folder / ".xnatctl-0123456789abcdef.part").write_bytes(b"half")
+    assert xnatctl("local", "verify", str(exported)).code == 0
+    monkeypatch.setenv("XNAT_URL", destination.url)
+    line = ("project", "import", "--from", str(exported), "-P", "PARTS", "--yes", "-o", "json")
+    assert xnatctl(*line).json()["files"] == FILES
+
+
 def test_an_import_of_something_else_is_refused(
     xnatctl: Call, signed_in: Sandbox, tmp_path: Path
 ) -> None:

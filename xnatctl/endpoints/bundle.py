@@ -33,7 +33,7 @@ import anyio.to_thread
 from xnatctl.engine.plan import expected, same
 from xnatctl.engine.ports import Chunks, Inventory
 from xnatctl.engine.types import Item, Stamp, Unit, Verdict
-from xnatctl.errors import Conflict, NotFound
+from xnatctl.errors import BadReply, Conflict, Corrupt, NotFound
 from xnatctl.model import File, Ref, Session, SessionDetail, Subject
 from xnatctl.xnat import paths
 from xnatctl.xnat.parse import digest_of, parse_session_xml
@@ -42,6 +42,7 @@ from .bodies import Pulled, archive, blocks, file_body
 from .catalogue import PROJECT, PROJECT_XML, SESSION_XML, SETTINGS, SUBJECT_XML, parse_key
 from .local import FileStamp, LocalSink, Written, path_below
 from .manifest import MANIFEST, Ledger, Page, Row, read_manifest, unit_of
+from .parts import is_part
 
 PAGE = "page-of-the-manifest"
 """The key of the item that stands for a unit's rows."""
@@ -287,7 +288,7 @@ class BundleReader:
                 why=f"{PROJECT_XML} is not there",
                 hint="name the folder that `xnatctl project export` wrote",
             )
-        self.project = parse_session_xml(project.read_bytes(), str(project)).session.id
+        self.project = _parse(project).session.id
         self._ledger = Ledger(home)
         self._manifest: defaultdict[str, dict[str, Row]] | None = None
         self._documents = {paths.project(self.project): project}
@@ -298,7 +299,7 @@ class BundleReader:
     def _index(self) -> None:
         for folder in _folders(self._root / "subjects"):
             document = folder / SUBJECT_XML
-            known = parse_session_xml(_read(document), str(document)).session
+            known = _parse(document).session
             subject = Subject(known.id, folder.name, self.project)
             self._subjects.append(subject)
             self._documents[paths.subject(self.project, subject.label)] = document
@@ -307,7 +308,7 @@ class BundleReader:
 
     def _index_session(self, folder: Path, subject: Subject) -> None:
         document = folder / SESSION_XML
-        detail = parse_session_xml(_read(document), str(document))
+        detail = _parse(document)
         session = replace(
             detail.session,
             label=folder.name,
@@ -358,7 +359,7 @@ class BundleReader:
 
     async def get_session(self, session_id: str) -> SessionDetail:
         document = self._folder(Ref(self.project, session_id=session_id)) / SESSION_XML
-        return parse_session_xml(await anyio.to_thread.run_sync(_read, document), str(document))
+        return await anyio.to_thread.run_sync(_parse, document)
 
     async def get_settings(self, project: str) -> dict[str, str]:
         folder = anyio.Path(self._root / SETTINGS)
@@ -389,7 +390,9 @@ class BundleReader:
         return self._manifest[unit]
 
     def _list_files(self, ref: Ref) -> list[File]:
-        """Files below a thing, as a listing of a server would show them."""
+        """Files below a thing, as a listing of a server would show them. Raises Corrupt when one
+        that the manifest names is not there.
+        """
         folder = self._folder(ref)
         unit = folder.relative_to(self._root).as_posix()
         rows = self._rows(PROJECT if unit == "." else unit)
@@ -399,7 +402,7 @@ class BundleReader:
             item = (ref.item or "").replace("/", "%2F")
             top = folder.joinpath(ref.level, item, *sides)
         base = "/data/experiments/x" if ref.session_id else "/data/projects/x"
-        found = []
+        found, seen = [], set[Path]()
         for path in _files_below(top, without="sessions" if ref.subject else "subjects"):
             key = path.relative_to(folder).as_posix()
             parsed = parse_key(key)
@@ -409,6 +412,7 @@ class BundleReader:
             if side == "in" and not ref.level:
                 continue  # a deep listing has outputs only
             row = rows.get(path.relative_to(self._home).as_posix())
+            seen.add(path)
             found.append(
                 File(
                     path=inside,
@@ -418,6 +422,13 @@ class BundleReader:
                     resource_id=lane,
                     resource=lane.rpartition("/")[2].replace("%2F", "/"),
                 )
+            )
+        listed = (self._home / name for name in rows if "/files/" in name)
+        lost = [path for path in listed if path not in seen and not path.is_file()]
+        if lost:
+            raise Corrupt(
+                f"{len(lost)} files are missing from the export, {lost[0]} first",
+                hint=f"xnatctl local verify {self.name} names them; the export brings them again",
             )
         return found
 
@@ -450,6 +461,17 @@ def _read(document: Path) -> bytes:
         ) from error
 
 
+def _parse(document: Path) -> SessionDetail:
+    try:
+        return parse_session_xml(_read(document), str(document))
+    except BadReply as error:
+        raise Corrupt(
+            f"{document} is not the document that was exported",
+            why=error.why,
+            hint="run the export again; it fetches what differs",
+        ) from error
+
+
 def _folders(folder: Path) -> list[Path]:
     return sorted(one for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
 
@@ -459,7 +481,7 @@ def _files_below(top: Path, *, without: str = "") -> Iterable[Path]:
         if without and Path(folder) == top:
             names[:] = [name for name in names if name not in (without, ".xnatctl")]
         names.sort()
-        yield from (Path(folder) / name for name in sorted(files))
+        yield from (Path(folder) / name for name in sorted(files) if not is_part(name))
 
 
 def check_target(root: Path, form: str) -> None:

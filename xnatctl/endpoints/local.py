@@ -215,8 +215,10 @@ class LocalSink:
 
     async def put(self, unit: Unit, item: Item, chunks: Chunks) -> None:
         path = self.path(unit, item.key)
+        # The digest of a document is that of its meaning, not of its bytes.
+        proven = item.digest if item.kind == "file" else ""
         with _words(path):
-            row = await _write(path, chunks, _Hashes(self._sha256, item.digest))
+            row = await _write(path, chunks, _Hashes(self._sha256, proven))
         self._folders[unit.key].add(path.parent)
         await self._keep([row])
 

@@ -20,6 +20,7 @@ from typing import Literal
 from xnatctl.errors import ConfigError
 
 from .manifest import HOME, MANIFEST, Ledger, Row, read_manifest, unit_of, why_unequal
+from .parts import is_part
 
 Deletions = Literal["report", "trash", "delete"]
 """What becomes of files that the source does not have any more."""
@@ -140,9 +141,12 @@ def check(folder: Path) -> Checked:
 
 
 def _strangers(root: Path, listed: Collection[str]) -> list[str]:
-    """Files that the manifest does not name; the lists of a bag lie outside its payload."""
+    """Files that the manifest does not name; the lists of a bag lie outside its payload, and what
+    a killed run left half written is swept away by the next.
+    """
     top = root / "data" if (root / "bagit.txt").is_file() else root
-    names = (path.relative_to(root).as_posix() for path in top.rglob("*") if path.is_file())
+    paths = (path for path in top.rglob("*") if path.is_file() and not is_part(path.name))
+    names = (path.relative_to(root).as_posix() for path in paths)
     return sorted(
         name
         for name in names

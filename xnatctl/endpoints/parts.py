@@ -16,6 +16,10 @@ from pathlib import Path
 PREFIX, SUFFIX = ".xnatctl-", ".part"
 
 
+def is_part(name: str) -> bool:
+    return name.startswith(PREFIX) and name.endswith(SUFFIX)
+
+
 def part_beside(path: Path) -> Path:
     """A new name beside `path`."""
     return path.with_name(f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}")
