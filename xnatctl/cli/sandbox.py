@@ -183,7 +183,9 @@ def _switch(text: str) -> tuple[str, Any]:
     from xnatctl.sandbox.settings import Settings
 
     own = {"users", "discard_bodies"}  # options of their own
-    known = {one.name: one.default for one in dataclasses.fields(Settings) if one.name not in own}
+    known: dict[str, Any] = {
+        one.name: one.default for one in dataclasses.fields(Settings) if one.name not in own
+    }
     name, _, value = text.partition("=")
     if name not in known:
         raise UsageError(f"--set {name}: no such setting", why=f"there are {', '.join(known)}")
