@@ -172,7 +172,7 @@ def test_no_rate_and_no_window_raise_anything_but_our_errors(text: str) -> None:
     only_ours(lambda: Window.parse(text))
 
 
-@FOLDER
+@settings(FOLDER, max_examples=100)
 @given(st.integers(0, 20_000), st.binary(min_size=1, max_size=60))
 async def test_a_store_with_damage_anywhere_is_used_or_refused_in_words(
     tmp_path: Path, at: int, noise: bytes
