@@ -63,10 +63,7 @@ CASES = [
     if point not in (COPY_ONLY if mode == "import" else IMPORT_ONLY)
 ]
 SAMPLE = {
-    ("copy", "item-answered:1"),
     ("copy", "item-failed:1"),
-    ("copy", "items-recorded:1"),
-    ("import", "member-proven:1"),
     ("import", "entry-made:1"),
     ("import", "entry-archived:1"),
 }

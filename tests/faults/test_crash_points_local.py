@@ -26,7 +26,7 @@ ENTRIES = {point for point in IMPORT_ONLY if point != "import-seal"}
 DOWNLOADS = [one for one in POINTS if one not in FAILING | IMPORT_ONLY]
 UPLOADS = [one for one in POINTS if one not in FAILING | ENTRIES | {"file-moving", "file-proven"}]
 UPLOADS = [one for one in UPLOADS if not one.startswith("item-done") and one != "item-told"]
-SAMPLE = {"items-recorded", "member-proven"}
+SAMPLE = {"member-proven"}
 SESSION = "DEMO_001_MR1"
 
 

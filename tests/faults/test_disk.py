@@ -64,7 +64,12 @@ def files_below(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("form", ["--extract", "--no-extract"])
+FORMS = pytest.mark.parametrize(
+    "form", ["--extract", pytest.param("--no-extract", marks=pytest.mark.long)]
+)
+
+
+@FORMS
 def test_what_cannot_fit_is_said_before_anything_is_written(
     ends: Servers, disk: Path, form: str
 ) -> None:
@@ -78,7 +83,7 @@ def test_what_cannot_fit_is_said_before_anything_is_written(
     assert code == 0, said
 
 
-@pytest.mark.parametrize("form", ["--extract", "--no-extract"])
+@FORMS
 def test_a_disk_that_fills_up_on_the_way_leaves_no_short_file_and_goes_on_later(
     ends: Servers, disk: Path, form: str
 ) -> None:
@@ -117,6 +122,7 @@ def greedy(home: Path, hog: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_disk_that_cannot_be_written_is_said(ends: Servers, disk: Path) -> None:
     remount(disk, "ro")
     code, said = call(ends, *DOWNLOAD)
@@ -124,7 +130,7 @@ def test_a_disk_that_cannot_be_written_is_said(ends: Servers, disk: Path) -> Non
     assert "Read-only file system" in said
 
 
-@pytest.mark.parametrize("harm", ["full", "read-only"])
+@pytest.mark.parametrize("harm", [pytest.param("full", marks=pytest.mark.long), "read-only"])
 def test_a_state_store_on_such_a_disk_is_said_and_nothing_is_claimed(
     ends: Servers, disk: Path, harm: str
 ) -> None:

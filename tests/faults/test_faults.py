@@ -320,11 +320,17 @@ CASES = [
 ]
 
 
+def marks(at: int, case: Case, mode: Mode) -> list[pytest.MarkDecorator]:
+    """Each fault is tried in one mode by every run of the suite, in the other with `--all`."""
+    row = pytest.mark.fault(case.row)
+    return [row] if mode == case.modes[at % len(case.modes)] else [row, pytest.mark.long]
+
+
 @pytest.mark.parametrize(
     ("case", "mode"),
     [
-        pytest.param(case, mode, id=f"{case.name}-{mode}", marks=pytest.mark.fault(case.row))
-        for case in CASES
+        pytest.param(case, mode, id=f"{case.name}-{mode}", marks=marks(at, case, mode))
+        for at, case in enumerate(CASES)
         for mode in case.modes
     ],
 )

@@ -12,7 +12,6 @@ import pytest
 
 from tests.faults.children import servers
 from tests.faults.judge import (
-    MODES,
     Judgement,
     Mode,
     Record,
@@ -32,6 +31,7 @@ from xnatctl.sandbox.store import Store
 
 SESSIONS = ("DEMO_002_CT1", "DEMO_003_US1")
 OWNERS = (*SESSIONS, "DEMO_002", "DEMO_003", "")
+SAMPLED = pytest.mark.parametrize("mode", [pytest.param("import", marks=pytest.mark.long), "copy"])
 PART = Selection(Ref("DEMO"), rules=(Rule("session", SESSIONS),))
 
 
@@ -40,8 +40,8 @@ def look(bench: Bench, mode: Mode) -> Judgement:
 
 
 @pytest.mark.fault("link blacked out")
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("end", ["here", "there"])
+@SAMPLED
+@pytest.mark.parametrize("end", [pytest.param("here", marks=pytest.mark.long), "there"])
 async def test_a_link_that_is_gone_for_a_while_costs_time_alone(
     demo: Bench, mode: Mode, end: str, record_property: Record
 ) -> None:
@@ -72,7 +72,7 @@ async def test_a_link_that_is_gone_for_a_while_costs_time_alone(
 
 
 @pytest.mark.fault("clock jumps")
-@pytest.mark.parametrize("mode", MODES)
+@SAMPLED
 async def test_clocks_that_jump_by_an_hour_change_nothing(
     demo: Bench, mode: Mode, monkeypatch: pytest.MonkeyPatch, record_property: Record
 ) -> None:
@@ -92,7 +92,7 @@ async def test_clocks_that_jump_by_an_hour_change_nothing(
 
 
 @pytest.mark.fault("listing without digests, or with wrong ones")
-@pytest.mark.parametrize("end", ["here", "there"])
+@pytest.mark.parametrize("end", [pytest.param("here", marks=pytest.mark.long), "there"])
 async def test_without_digests_sizes_are_compared_and_the_report_says_so(
     seeds: Path, tmp_path: Path, end: str, record_property: Record
 ) -> None:
@@ -133,7 +133,7 @@ async def test_a_catalog_that_does_not_describe_its_file_is_named_and_nothing_is
 
 
 @pytest.mark.fault("same thing created twice")
-@pytest.mark.parametrize("mode", MODES)
+@SAMPLED
 async def test_what_is_created_by_another_at_the_same_time_is_there_once(
     demo: Bench, mode: Mode, record_property: Record
 ) -> None:
@@ -157,7 +157,7 @@ async def test_what_is_created_by_another_at_the_same_time_is_there_once(
 
 
 @pytest.mark.fault("listed file is gone")
-@pytest.mark.parametrize("mode", MODES)
+@SAMPLED
 async def test_a_file_that_is_listed_and_gone_is_said_and_the_rest_arrives(
     demo: Bench, mode: Mode, record_property: Record
 ) -> None:
@@ -180,7 +180,7 @@ async def test_a_file_that_is_listed_and_gone_is_said_and_the_rest_arrives(
 
 
 @pytest.mark.fault("source changes during a run")
-@pytest.mark.parametrize("mode", MODES)
+@SAMPLED
 async def test_a_file_that_changes_while_it_is_carried_is_never_a_mixture(
     demo: Bench, mode: Mode, record_property: Record
 ) -> None:
@@ -240,6 +240,7 @@ def large(store: Store) -> None:
     seed(store, "large:1x1x4x5@8M")
 
 
+@pytest.mark.long
 @pytest.mark.fault("destination much slower than source")
 def test_a_destination_that_is_slow_holds_the_source_back_and_memory_stays_small(
     tmp_path: Path,

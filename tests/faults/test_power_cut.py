@@ -68,7 +68,7 @@ async def test_a_unit_is_done_only_after_its_files_and_folders_are_synced(
         assert ("folder synced", str(Path(path).parent)) in log[named:done]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2, 3))])
 async def test_whatever_the_cut_leaves_the_same_command_makes_everything_whole(
     demo: Bench, tmp_path: Path, seed: int, record_property: Record
 ) -> None:

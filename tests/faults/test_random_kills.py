@@ -39,7 +39,7 @@ def job(store: Store) -> None:
 @pytest.mark.fault("killed at a random moment")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
-    "kills", [4, pytest.param(200, marks=pytest.mark.long)], ids=["few", "all"]
+    "kills", [3, pytest.param(200, marks=pytest.mark.long)], ids=["few", "all"]
 )
 def test_a_job_that_is_killed_at_random_moments_loses_and_doubles_nothing(
     tmp_path: Path, kills: int, record_property: Record

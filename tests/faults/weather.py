@@ -153,7 +153,7 @@ def forecast(metafunc: pytest.Metafunc) -> None:
         return
     seed = int(os.environ[SEED])
     marks = [pytest.mark.fault("random faults under every functional test")]
-    if hash_of(metafunc.definition.nodeid) % 12:
+    if hash_of(metafunc.definition.nodeid) % 40:
         marks.append(pytest.mark.long)
     params = [
         pytest.param(None, id="fair"),

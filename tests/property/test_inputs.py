@@ -24,6 +24,7 @@ from xnatctl.engine.pace import Window, parse_rate
 from xnatctl.engine.state import StateStore
 from xnatctl.errors import LocalFault, XnatctlError
 
+pytestmark = pytest.mark.timeout(900)
 FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 SCALARS = (
     st.none()

@@ -131,6 +131,7 @@ def test_a_certificate_that_has_expired_is_refused_at_once(
     assert sandbox.counters.count() == 0
 
 
+@pytest.mark.long
 def test_who_checks_no_certificate_is_warned_each_time(
     tmp_path: Path, sandbox: Sandbox, authority: trustme.CA
 ) -> None:
