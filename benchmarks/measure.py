@@ -153,8 +153,8 @@ class Server:
         if not self.url:
             raise Failed("a sandbox did not start")
 
-    def get(self, path: str, body: bytes | None = None) -> Any:
-        """The JSON at a path; with a body it is posted there."""
+    def get(self, path: str, body: bytes | None = None, method: str = "") -> Any:
+        """The JSON at a path; with a body it is posted there, unless another method is named."""
         if self._within:
             said = subprocess.run(
                 [*self._within, "curl", "-sSf", "-u", "admin:admin", self.url + path],
@@ -163,7 +163,9 @@ class Server:
             ).stdout
             return json.loads(said)
         headers = {"Authorization": BASIC, "Content-Type": "application/json"}
-        with urlopen(Request(self.url + path, data=body, headers=headers)) as reply:
+        method = method or ("GET" if body is None else "POST")
+        asked = Request(self.url + path, data=body, headers=headers, method=method)
+        with urlopen(asked) as reply:
             return json.loads(reply.read() or b"null")
 
     def requests(self) -> tuple[int, int]:

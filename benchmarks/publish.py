@@ -1,13 +1,15 @@
 """The table, and plots."""
 
 from __future__ import annotations
+
 from measure import Row
 
 
 def table(rows: list[Row]) -> str:
     """The results in Markdown: rates, CPU and memory by contender, and how they compare."""
     lines = [
-        "| row | contender | s | MB/s | files/s | CPU s/GB | peak MB | requests | xnatctl against it |",
+        "| row | contender | s | MB/s | files/s | CPU s/GB | peak MB | requests |"
+        " xnatctl against it |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:

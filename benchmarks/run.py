@@ -24,6 +24,8 @@ from typing import Any
 import local
 import measure
 import relay
+import slow
+import wan
 from measure import Row
 from publish import table
 
@@ -61,8 +63,28 @@ USUAL: Plan = {
     "export": lambda: local.export(BIG, rounds=2),
     "one": lambda: local.one_file("1G", rounds=2),
     "again": lambda: relay.unchanged(1000, rounds=2),
+    "many": lambda: relay.against_06(
+        "1,000 sessions of a few kB",
+        "large:1000x1x1x2@4096,dicom",
+        "large:4x1x1x2@4096,dicom",
+        goal=100.0,
+    ),
+    "slow-2": lambda: slow.knee([2]),
+    "slow-10": lambda: slow.knee([10]),
+    "slow-changing": lambda: slow.knee([10, 3]),
+    "wan": lambda: wan.over_the_line("WAN, big files", "large:1x1x4x3@20M", loss=0.0, rounds=2),
+    "wan-lossy": lambda: wan.over_the_line(
+        "WAN, big files, lossy", "large:1x1x4x3@20M", loss=0.002, rounds=2
+    ),
+    "wan-small": lambda: wan.over_the_line(
+        "WAN, small files", "large:1x1x4x500@8k", loss=0.0, rounds=1, small=True
+    ),
 }
-FULL: Plan = {**USUAL}
+FULL: Plan = {
+    **USUAL,
+    "one": lambda: local.one_file("5G", rounds=1),
+    "again-10000": lambda: relay.unchanged(10_000, rounds=1),
+}
 
 
 def main() -> None:
