@@ -143,7 +143,7 @@ async def open_crew(
             why=str(error),
             hint="pip install 'xnatctl[dask]'",
         ) from error
-    for name in ("distributed", "tornado", "asyncio"):
+    for name in ("distributed", "tornado"):
         # What matters to a user is told as notes of the run.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", message="Sending large graph")

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import count
+from random import Random
 from typing import Any
 from uuid import uuid4
 
@@ -104,7 +105,9 @@ class Post:
     """A worker's part in one run."""
 
     def __init__(self, job: Job, worker: Worker) -> None:
-        self.job = job
+        # Two workers with one sequence of random pauses would always come back together.
+        policy = replace(job.options.policy, rng=Random())
+        self.job = replace(job, options=replace(job.options, policy=policy))
         self.seat = uuid4().hex
         self.trouble: XnatctlError | None = None
         self._worker = worker
