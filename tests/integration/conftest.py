@@ -74,11 +74,14 @@ class Bench:
         stop: Stop | None = None,
         dry_run: bool = False,
         on_conflict: OnConflict = "merge",
+        workers: int = 4,
         **more: Any,
     ) -> Report:
         """A run of `routes.transfer`, which gets `more`."""
         async with (
-            self.desk("transfer", stop=stop, dry_run=dry_run, on_conflict=on_conflict) as desk,
+            self.desk(
+                "transfer", stop=stop, dry_run=dry_run, on_conflict=on_conflict, workers=workers
+            ) as desk,
             connect(self.here) as source,
             connect(self.there) as sink,
         ):
@@ -113,10 +116,11 @@ class Bench:
         dry_run: bool = False,
         overwrite: bool = False,
         on_conflict: OnConflict = "merge",
+        workers: int = 4,
     ) -> AsyncIterator[routes.Desk]:
         options = Options(
             verb,
-            workers=4,
+            workers=workers,
             policy=QUICK,
             lag=0.05,
             dry_run=dry_run,
