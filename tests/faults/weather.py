@@ -130,13 +130,14 @@ class Weather:
 
 
 @pytest.fixture(autouse=True)
-def weather(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def weather(request: pytest.FixtureRequest) -> Iterator[None]:
     """The schedule of a test that has one."""
     seed = getattr(request, "param", None)
     if seed is None:
         yield
         return
     schedule = Weather(seed, mild=True)
+    monkeypatch = request.getfixturevalue("monkeypatch")
     schedule.over(monkeypatch)
     for module in (conftest, uploading):
         # As many tries as a command has.
