@@ -32,11 +32,16 @@ if TYPE_CHECKING:
 QUEUES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster"}
 HINT = "--cluster local:4, tcp://SCHEDULER:8786, or slurm:FILE.yaml (also pbs, sge, lsf)"
 
-_DASK = {
+ANY_PORT = "127.0.0.1:0"
+
+_DASK: dict[str, object] = {
     # Each order names its worker; moving it to another is for us to decide.
     "distributed.scheduler.work-stealing": False,
     "distributed.worker.profile.enabled": False,
     "distributed.scheduler.active-memory-manager.start": False,
+    # Pages for a browser, which nobody asked for and anybody could read.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
     # Looks at itself that nobody reads, several times a second in each process.
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "10s",
@@ -196,7 +201,7 @@ async def _local(
         host="127.0.0.1",
         protocol="tls://",
         security=security,
-        dashboard_address=None,
+        dashboard_address=ANY_PORT,
         local_directory=folder,
         env=dict(environ),
         asynchronous=True,
@@ -220,7 +225,7 @@ async def _queued(stack: AsyncExitStack, spec: Spec) -> Any:
             hint="the keys are those of dask-jobqueue, beside `jobs` and `wait`",
         )
     keys = {**spec.keys}
-    keys["scheduler_options"] = {"dashboard_address": None, **keys.get("scheduler_options", {})}
+    keys["scheduler_options"] = {"dashboard_address": ANY_PORT, **keys.get("scheduler_options", {})}
     try:
         cluster = kind(asynchronous=True, **keys)
     except (TypeError, ValueError) as error:
