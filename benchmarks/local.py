@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from measure import (
@@ -209,13 +209,10 @@ def one_file(size: str, *, rounds: int) -> Row:
     row = Row("one big file, download", size, large(seed)[2], 1, 1, "curl")
     with servers(seed) as (here, _, folder):
         names = addresses(here)
-        fetch: list[tuple[str, Callable[[], Measured]]] = [
-            ("xnatctl", lambda: download(here, folder)),
-            ("curl", lambda: parallel_curl(here, folder, names)),
-            ("aria2c", lambda: aria2(here, folder, names)),
+        contenders = [
+            Contender("xnatctl", lambda _: download(here, folder)),
+            Contender("curl", lambda _: parallel_curl(here, folder, names)),
+            Contender("aria2c", lambda _: aria2(here, folder, names), is_peer=True),
+            *_slow(here, folder, 1.0),
         ]
-        made = [
-            Contender(name, lambda _, run=run: run(), is_peer=name == "aria2c")
-            for name, run in fetch
-        ]
-        return race(row, rounds, [*made, *_slow(here, folder, 1.0)])
+        return race(row, rounds, contenders)

@@ -96,7 +96,8 @@ class Row:
 
     def median(self, who: str, what: str = "seconds") -> float:
         """What the whole load took, or would have taken at this rate."""
-        return median(getattr(one, what) for one in self.rounds[who]) / self.shares[who]
+        each: list[float] = [getattr(one, what) for one in self.rounds[who]]
+        return median(each) / self.shares[who]
 
     def ratio(self, who: str, against: str, what: str = "seconds") -> float:
         """How many times better `who` was than `against`, round by round."""
@@ -105,7 +106,8 @@ class Row:
             return self.median(against, what) / self.median(who, what)
         scale = self.shares[who] / self.shares[against]
         pairs = zip(mine, other, strict=True)
-        return median(getattr(b, what) / getattr(a, what) for a, b in pairs) * scale
+        each: list[float] = [getattr(b, what) / getattr(a, what) for a, b in pairs]
+        return median(each) * scale
 
 
 def race(row: Row, rounds: int, contenders: Sequence[Contender]) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 from measure import (
@@ -102,7 +103,7 @@ def against_06(name: str, seed: str, part: str, *, goal: float, rounds: int = 1)
         )
 
 
-def _transfer_06(here: Server, there: Server, folder: Path):  # type: ignore[no-untyped-def]
+def _transfer_06(here: Server, there: Server, folder: Path) -> Callable[[int], Measured]:
     def run(_: int) -> Measured:
         words = "project transfer -p one -P LARGE --dest-project LARGE --dest-profile two --yes"
         setup = ["project create LARGE -p two"]

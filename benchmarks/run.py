@@ -72,9 +72,9 @@ USUAL: Plan = {
     "slow-2": lambda: slow.knee([2]),
     "slow-10": lambda: slow.knee([10]),
     "slow-changing": lambda: slow.knee([10, 3]),
-    "wan": lambda: wan.over_the_line("WAN, big files", "large:1x1x4x3@20M", loss=0.0, rounds=2),
+    "wan": lambda: wan.over_the_line("WAN, big files", "large:1x1x4x8@25M", loss=0.0, rounds=1),
     "wan-lossy": lambda: wan.over_the_line(
-        "WAN, big files, lossy", "large:1x1x4x3@20M", loss=0.002, rounds=2
+        "WAN, big files, lossy", "large:1x1x4x8@25M", loss=0.002, rounds=1
     ),
     "wan-small": lambda: wan.over_the_line(
         "WAN, small files", "large:1x1x4x500@8k", loss=0.0, rounds=1, small=True
@@ -98,17 +98,19 @@ def main() -> None:
     plan = {"quick": QUICK, "usual": USUAL, "full": FULL}[name]
     if unknown := set(chosen.only) - set(plan):
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(plan)}")
-    found = {"machine": machine(), "plan": name, "rows": []}
-    print("\n".join(f"{key}: {value}" for key, value in found["machine"].items()), flush=True)
+    facts = machine()
+    print("\n".join(f"{key}: {value}" for key, value in facts.items()), flush=True)
     began = time.monotonic()
+    rows: list[dict[str, Any]] = []
     for key, make in plan.items():
         if chosen.only and key not in chosen.only:
             continue
         row = make()
-        found["rows"].append({"key": key, **asdict(row)})
-        found["seconds"] = round(time.monotonic() - began)
-        print(f"\n{table([row])}\n({found['seconds']} s so far)", flush=True)
+        rows.append({"key": key, **asdict(row)})
+        seconds = round(time.monotonic() - began)
+        print(f"\n{table([row])}\n({seconds} s so far)", flush=True)
         if chosen.json:
+            found = {"machine": facts, "plan": name, "seconds": seconds, "rows": rows}
             chosen.json.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -30,14 +30,12 @@ def knee(capacities: Sequence[int], *, every: float = 5.0, rounds: int = 1) -> R
     row = Row(f"a slow server, knee at {words}", "720 files of 300 kB, each asked for alone")
     row.bytes, row.files, row.sessions = 720 * 300_000, 720, 12
     with servers(SEED) as (here, _, folder):
-        contenders = [
-            Contender(
-                "xnatctl" if not number else f"fixed at {number}",
-                lambda _, n=number: _one(here, folder, n, capacities, every),
-            )
-            for number in (0, *FIXED)
-        ]
-        race(row, rounds, contenders)
+
+        def contender(number: int) -> Contender:
+            name = f"fixed at {number}" if number else "xnatctl"
+            return Contender(name, lambda _: _one(here, folder, number, capacities, every))
+
+        race(row, rounds, [contender(number) for number in (0, *FIXED)])
     best = min((f"fixed at {one}" for one in FIXED), key=row.median)
     row.goals[best] = ("seconds", 0.8)
     mine = row.rounds["xnatctl"][0]
