@@ -75,17 +75,17 @@ def test_no_option_is_spelled_like_a_global_one_unless_it_means_the_same(
 
 # The last words of commands that change nothing, and the first words of those that only write here.
 READS = re.compile(
-    "list|show|status|explain|doctor|inspect|kinds|get|help|version|whoami|ping|test|verify"
-    r"|validate|audit|list-tags|jobs|users|requests|groups|transfer-\w+"
+    "list|show|status|explain|compare|doctor|inspect|kinds|get|help|version|whoami|ping|test|verify"
+    r"|validate|audit|list-tags|jobs|users|requests|groups|transfer-\w+|compare|apply"
 )
 LOCAL = {"config", "completion", "sandbox", "state", "run", "cluster"}
-OWN_LOGIN = {("auth", "login"), ("auth", "logout")}
+WRITES_HERE = {("auth", "login"), ("auth", "logout"), ("bench", "apply")}
 
 
 @EVERY
 def test_a_command_that_changes_a_server_can_show_its_plan(path: tuple[str, ...]) -> None:
     has = any("--dry-run" in param.opts for param in COMMANDS[path].params)
-    assert has or READS.fullmatch(path[-1]) or path[0] in LOCAL or path in OWN_LOGIN
+    assert has or READS.fullmatch(path[-1]) or path[0] in LOCAL or path in WRITES_HERE
 
 
 @pytest.mark.parametrize("path", [one for one in COMMANDS if one[-1] == "list"], ids=" ".join)
