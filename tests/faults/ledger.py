@@ -51,6 +51,7 @@ ROWS: dict[str, str] = {
     "listing without digests, or with wrong ones": "said; never believed silently",
     "odd names": "arrive as they are, or are named as left behind",
     "two runs over the same ends": "the second ends with 9",
+    "worker given up, killed or cut off": "another does its unit; what it still sends is refused",
     "clock jumps": "no duration and no lease depends on it",
     "link blacked out": "gone on with; a long one closes the gate and is probed",
     "early refusal of an upload": "next to nothing is sent in vain",
@@ -129,6 +130,18 @@ ELSEWHERE: dict[str, str] = {
     "tests/faults/test_killed.py::test_an_interrupted": "Ctrl-C and SIGTERM",
     "tests/faults/test_killed.py::test_a_killed_transfer": "killed at a random moment",
     "tests/faults/test_upload_killed.py::": "killed at a random moment",
+    "tests/cluster/test_local_workers.py::test_a_worker_that_is_killed": (
+        "worker given up, killed or cut off"
+    ),
+    "tests/cluster/test_local_workers.py::test_a_worker_that_was_given_up": (
+        "worker given up, killed or cut off"
+    ),
+    "tests/cluster/test_commands.py::test_workers_killed_at_random": (
+        "worker given up, killed or cut off"
+    ),
+    "tests/cluster/test_commands.py::test_a_coordinator_killed": (
+        "worker given up, killed or cut off"
+    ),
 }
 """Tests of single parts that belong to a row, by the beginning of their names."""
 
