@@ -12,6 +12,7 @@ import pytest
 
 from xnatctl.cli.group import GLOBAL_OPTIONS, Command, Group
 from xnatctl.cli.root import EPILOG, root
+from xnatctl.cli.topics import TOPICS
 
 PACKAGE = Path(__file__).parents[2] / "xnatctl"
 
@@ -53,6 +54,11 @@ def test_every_example_begins_with_the_command_that_it_shows(path: tuple[str, ..
 def test_no_line_of_a_help_is_wider_than_80_columns(path: tuple[str, ...]) -> None:
     ctx = click.Context(COMMANDS[path], info_name=" ".join(("xnatctl", *path)), terminal_width=80)
     assert [line for line in COMMANDS[path].get_help(ctx).splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_no_line_of_a_topic_is_wider_than_a_help(topic: str) -> None:
+    assert [line for line in TOPICS[topic].splitlines() if len(line) > 80] == []
 
 
 @EVERY

@@ -29,26 +29,31 @@ What a command says to the script that called it.
   9  conflict, or locked by another run
   130, 143  ended by Ctrl-C or SIGTERM
 
-The format of the output never changes the code. When several apply: 130 or 143, then 8, then 1.
+The format of the output never changes the code. When several apply: 130 or
+143, then 8, then 1.
 """,
     "environment": """\
-Variables that are read. A flag comes before a variable, a variable before a profile.
+Variables that are read: a flag comes before one, a profile behind it.
 
   XNAT_URL            the server; no profile is needed then
-  XNAT_USER, XNAT_PASS, XNAT_TOKEN   the login there; never used for a destination
+  XNAT_USER, XNAT_PASS, XNAT_TOKEN
+                      the login there; never used for a destination
   XNAT_PROFILE        the profile, as -p
   XNAT_VERIFY_SSL, XNAT_CA_BUNDLE, XNAT_TIMEOUT
-                                     with XNAT_URL
-  XNAT_DEST_URL, XNAT_DEST_USER, XNAT_DEST_PASS, XNAT_DEST_TOKEN   the server to write to
+                      with XNAT_URL
+  XNAT_DEST_URL, XNAT_DEST_USER, XNAT_DEST_PASS, XNAT_DEST_TOKEN
+                      the server to write to
   XNATCTL_LOG_FILE    a full log as JSON lines, as --log-file
   XNATCTL_DEBUG       tracebacks, as --debug
-  XNATCTL_CONFIG      the file of profiles (default ~/.config/xnatctl/config.yaml)
+  XNATCTL_CONFIG      the file of profiles, if not ~/.config/xnatctl/config.yaml
   XDG_STATE_HOME      where runs are remembered (default ~/.local/state)
   XDG_CACHE_HOME      where names for completion are kept (default ~/.cache)
-  HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE   as everywhere
-  NO_COLOR, CLICOLOR, FORCE_COLOR, TERM  whether there is colour
+  HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE
+                      as everywhere
+  NO_COLOR, CLICOLOR, FORCE_COLOR, TERM
+                      whether there is colour
 
-`xnatctl config explain` shows every setting of a connection and where it comes from.
+`xnatctl config explain` shows every setting of a connection with its origin.
 """,
     "output": """\
 Results are on stdout, everything for people on stderr.
@@ -56,37 +61,41 @@ Results are on stdout, everything for people on stderr.
   -o table    for people; the default on a terminal
   -o tsv      a header and tab-separated lines; the default in a pipe
   -o csv      the same with commas
-  -o json     one JSON value: an array for a list, an object for a thing or a summary
-  -o jsonl    one JSON value a line; a transfer writes its events, the summary last
+  -o json     one JSON value: an array for a list, an object for anything else
+  -o jsonl    one JSON value a line; a transfer writes events, a summary last
   -o yaml     the same value as YAML
 
   -q          lists print IDs, one a line; transfers print errors only
-  --no-headers, --columns a,b   shape tables, CSV and TSV
+  --no-headers     leaves out the header of tables, CSV and TSV
+  --columns a,b    chooses fields, in every format
 
-An error is three lines on stderr (error, why, fix); with -o json one JSON object with code,
-message, why, hint and retryable. Control characters from a server are shown as escapes.
+An error is three lines on stderr (error, why, fix); with -o json one object
+with code, message, why, hint and retryable. Control characters of a server are
+shown as escapes.
 """,
     "filters": """\
 Every list takes the same options, in any format.
 
-  --filter FIELD:GLOB     rows whose field matches; may be repeated, all must match
+  --filter FIELD:GLOB     rows whose field matches; may be repeated for more
   --sort-by FIELD[:desc]  numbers as numbers, rows without a value last
   --limit N               at most N rows, after filter and order
   --columns A,B           these fields only
 
 Globs know * ? and [abc]; capitals and small letters are alike.
 
-  xnatctl session list -P STUDY --filter 'label:SUB0*' --filter 'modality:MR' --sort-by date:desc
+  xnatctl session list -P STUDY --filter 'label:SUB0*' --sort-by date:desc
 """,
     "checkpoint": """\
-A run that moves data can be stopped at any time and run again: it goes on where it was.
+A run can be stopped at any time; run again, it goes on where it was.
 
-What has to move is decided by comparing what the source has with what the destination has. The
-state store ($XDG_STATE_HOME/xnatctl/state.db) makes that cheap and remembers what a server cannot
-tell; with it deleted, a second run still moves nothing that is already there.
+What has to move is decided by comparing what the source has with what the
+destination has. The state store (`xnatctl state path`) makes that cheap and
+remembers what a server cannot tell; with it deleted, a second run still moves
+nothing that is already there.
 
-The first Ctrl-C or SIGTERM ends new work and gives what is under way 30 seconds; the second stops
-at once. Both print the command that goes on. A killed run is finished by the next one.
+The first Ctrl-C or SIGTERM ends new work and gives what is under way 30
+seconds; the second stops at once. The command that goes on is printed, and
+`xnatctl run resume` is another. A killed run is finished by the next one.
 
   xnatctl project transfer-status -P STUDY
   xnatctl project transfer-history
@@ -99,8 +108,9 @@ A profile is a named server in ~/.config/xnatctl/config.yaml.
   xnatctl config use-context dev                        the default from now on
   xnatctl -p dev project list                           for one command
 
-Passwords come from XNAT_PASS, the login that `auth login` keeps, netrc, a credential_command, or
-the keychain (`config set-password`); never from an argument.
+Passwords come from XNAT_PASS, the login that `auth login` keeps, netrc, a
+credential_command, or the keychain (`config set-password`); never from an
+argument.
 """,
 }
 
