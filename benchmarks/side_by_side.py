@@ -63,7 +63,7 @@ project grant MADE kim --role member --yes
 project revoke MADE kim --yes
 project transfer-status -P DEMO
 project transfer-history -P DEMO
-project transfer-init -P DEMO -f start.yaml
+project transfer-init -P DEMO --dest-project X -f start.yaml
 project transfer-check -P DEMO --dest-project MADE
 subject list -P DEMO
 subject list -P DEMO --filter label:*1 --sort-by label:desc --limit 1 --columns label
@@ -98,7 +98,7 @@ scan list -P DEMO -E DEMO_001_MR1
 scan list -P DEMO -E NOPE
 scan show -P DEMO -E DEMO_001_MR1 1
 scan show -P DEMO -E DEMO_001_MR1 99
-scan download -P DEMO -E DEMO_001_MR1 --scans 1 --out scans
+scan download -P DEMO -E DEMO_001_MR1 --scans 1 --scans 2 --out scans
 scan delete -P DEMO -E DEMO_001_MR2 --scans 1 --dry-run
 scan delete -P DEMO -E DEMO_001_MR2 --scans 1 --yes
 scan delete -P DEMO -E DEMO_001_MR2 --scans 99 --yes
