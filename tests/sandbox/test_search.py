@@ -95,6 +95,9 @@ async def test_a_super_type_finds_all_of_its_types(filled: Client) -> None:
 
 async def test_a_search_finds_only_what_the_caller_may_read(filled: Client, alice: Client) -> None:
     assert await labels(alice) == set()
+    # A protected project is seen, not read.
+    await filled("PUT /data/projects/P/accessibility/protected")
+    assert await labels(alice) == set()
     await filled("PUT /data/projects/Q/users/member/alice")
     assert await labels(alice) == {"E3"}
 
