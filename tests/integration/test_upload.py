@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 import zipfile
 from collections.abc import AsyncIterator
@@ -226,6 +227,21 @@ async def test_a_file_that_nobody_can_explain_refuses_the_upload_before_a_byte_i
     assert done.report.exit_code == 0, done.report.problems
     assert name in [one.key for one in done.report.left]
     assert uids_in_archive(desk.root, "P", "E1") == sorted(expected)
+
+
+@pytest.mark.parametrize(("kind", "words"), [("link", "No such file"), ("pipe", "no file but")])
+async def test_a_file_that_cannot_be_read_is_named_before_a_byte_is_sent(
+    desk: Desk, tmp_path: Path, kind: str, words: str
+) -> None:
+    export = write_export(tmp_path / "export")
+    if kind == "link":
+        (export / "odd").symlink_to(tmp_path / "nowhere")
+    else:
+        os.mkfifo(export / "odd")
+    with pytest.raises(Refused) as refused:
+        await desk.upload(export)
+    assert "odd" in refused.value.why and words in refused.value.why
+    assert not desk.sandbox.counters.count("POST", "/import")
 
 
 def series_files_of(number: int) -> list[tuple[str, bytes]]:
