@@ -16,6 +16,9 @@ here.
     resource upload    FolderSource         ArchiveSink
     project transfer   XnatSource           ArchiveSink (copy), PrearchiveSink in front of it
     (import)
+    bench download     XnatSource, again    DiscardSink
+    bench upload       MadeUp, again        ArchiveSink
+    bench transfer     XnatSource, again    ArchiveSink
 """
 
 from __future__ import annotations
@@ -32,6 +35,10 @@ import anyio.to_thread
 
 from xnatctl.endpoints import nightly
 from xnatctl.endpoints.archive import ArchiveSink, Remember
+from xnatctl.endpoints.bench import Bodies as Bodies
+from xnatctl.endpoints.bench import DiscardSink as DiscardSink
+from xnatctl.endpoints.bench import MadeUp as MadeUp
+from xnatctl.endpoints.bench import Repeated as Repeated
 from xnatctl.endpoints.bids import BidsSink, find_twins
 from xnatctl.endpoints.bids import Rules as Rules
 from xnatctl.endpoints.bundle import (
@@ -61,6 +68,7 @@ from xnatctl.endpoints.xnat_source import SHARED_IN, Archive, XnatSource
 from xnatctl.endpoints.zipped import ZipSink
 from xnatctl.engine.events import Bus, Event, Note, UnitDone
 from xnatctl.engine.gone import Gone, Watch, find, share
+from xnatctl.engine.limits import Gate, Limits
 from xnatctl.engine.pace import Pace, Paced
 from xnatctl.engine.ports import Dispatcher, Sink, Source
 from xnatctl.engine.report import summary
@@ -71,6 +79,7 @@ from xnatctl.errors import Locked, NotFound, PermissionDenied, Vanished, Xnatctl
 from xnatctl.model import Dicom, Ref, SharedIn
 from xnatctl.retry import Waiting
 from xnatctl.xnat.client import Xnat
+from xnatctl.xnat.fields import Fields
 from xnatctl.xnat.imports import Imports
 
 
@@ -79,7 +88,6 @@ class Desk:
     """What every run needs beside its ends: state, observers, a way to stop, and how to behave."""
 
     state: StateStore
-from xnatctl.xnat.fields import Fields
     bus: Bus
     options: Options
     stop: Stop
@@ -102,6 +110,7 @@ async def run(
     selection: Selection,
     *,
     ends: TransferEnds | ExportEnds | None = None,
+    limits: Limits | None = None,
 ) -> Report:
     """One run over one pair of ends, alone on it: the lock dies with this process.
 
@@ -121,6 +130,7 @@ async def run(
         options=desk.options,
         state=desk.state,
         bus=desk.bus,
+        limits=limits,
         dispatcher=away.dispatcher(ends, desk.pace) if away and ends else None,
         stop=desk.stop,
     )
@@ -154,6 +164,7 @@ class TransferEnds:
             relabel=self.relabel,
             provenance=self.provenance,
             users=self.users,
+            fields=Fields(archive) if isinstance(archive, Xnat) else None,
             selection=self.selection,
         )
 
@@ -164,7 +175,6 @@ class TransferEnds:
             return archive
         return PrearchiveSink(
             archive,
-            fields=Fields(archive) if isinstance(archive, Xnat) else None,
             Imports(destination),
             remember=remember,
             waiting=self.waiting,
@@ -697,6 +707,24 @@ async def upload_resource(
     sink = kind(destination, name=name, remember=remember)
     options = replace(desk.options, accept=desk.options.accept | {"exists", "junk"})
     return await run(replace(desk, options=options), source, sink, Selection(target))
+
+
+def archive_source(xnat: Xnat, project: str) -> XnatSource:
+    """The files of a project, for `bench`: no documents, nothing of subjects."""
+    return XnatSource(xnat, target=Ref(project), metadata=False)
+
+
+def archive_sink(desk: Desk, source: Source, xnat: Xnat, project: str) -> ArchiveSink:
+    """Resources of a project, for `bench`."""
+    name = f"{xnat.url}/{project}"
+    return ArchiveSink(xnat, name=name, remember=_remember(desk.state, Pair(source.name, name)))
+
+
+async def bench(desk: Desk, source: Source, sink: Sink, *, at_once: int) -> Report:
+    """A run with exactly so many at once, which ends when the source or the desk says so."""
+    desk = replace(desk, options=replace(desk.options, workers=at_once))
+    gates = (Gate(name, most=at_once, fixed=True) for name in ("source", "sink"))
+    return await run(desk, source, sink, Selection(Ref("bench")), limits=Limits(*gates))
 
 
 def _remember(state: StateStore, pair: Pair) -> Remember:

@@ -37,11 +37,13 @@ ALLOWED: dict[str, set[str]] = {
     "engine": LEAVES | {"retry", "zipstream"},
     "endpoints": LEAVES | {"dicom", "engine", "retry", "xnat", "zipstream"},
     "routes": LEAVES | {"endpoints", "engine", "retry", "xnat"},
+    "bench": LEAVES | {"engine"},
     "cluster": LEAVES | {"engine"},
     "ui": LEAVES | {"engine.events", "engine.types"},
     "cli": LEAVES
     | {
         "_version",
+        "bench",
         "cluster",
         "config",
         "credentials",

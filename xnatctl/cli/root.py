@@ -50,6 +50,7 @@ COMMANDS = {
     "auth": Lazy(f"{_AT}.auth:auth", "Log in and out.", SETUP),
     "config": Lazy(f"{_AT}.config:config", "Profiles: named servers.", SETUP),
     "doctor": Lazy(f"{_AT}.checkup:doctor", "Find out why something does not work.", SETUP),
+    "bench": Lazy(f"{_AT}.bench:bench", "How fast a server is from here.", SERVER),
     "state": Lazy(f"{_AT}.state:state", "The file that remembers runs.", SETUP),
     "version": Lazy(f"{_AT}.versions:version", "What is installed here, and its versions.", SETUP),
     "completion": Lazy(f"{_AT}.completion:completion", "Completion for your shell.", SETUP),
