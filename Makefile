@@ -8,7 +8,7 @@ PY := $(BIN)/python
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: demo test test-all clients conformance check format bench bench-quick bench-full docs reference man sandbox clean
+.PHONY: demo test test-all clients conformance check format bench bench-quick bench-full bench-page docs reference man sandbox clean
 
 demo: $(VENV)/core
 	@$(BIN)/xnatctl sandbox demo
@@ -43,6 +43,11 @@ bench-quick: $(VENV)/dev
 
 bench-full: $(VENV)/dev
 	$(PY) benchmarks/run.py --full
+	$(PY) benchmarks/scale.py
+
+# The last `make bench`, and the rows of a `make bench-full` that it does not have, for the docs.
+bench-page: $(VENV)/dev
+	$(PY) benchmarks/publish.py $(wildcard docs/_build/bench-full.json) docs/_build/bench-usual.json
 
 reference: $(VENV)/core
 	$(PY) -m xnatctl.cli.reference

@@ -2,8 +2,8 @@
 
     python benchmarks/run.py [--quick | --full] [--only NAME]… [--json FILE]
 
-It prints the machine, what it measures as it goes, and the table; `--json` keeps everything for
-`benchmarks/publish.py`. An error of ours or of curl ends it with 1, a time never does.
+It prints the machine and each row as soon as it is measured, and keeps everything as JSON
+(docs/_build/bench-usual.json unless told otherwise) for `benchmarks/publish.py`. An error of ours or of curl ends it with 1, a time never does.
 """
 
 from __future__ import annotations
@@ -34,7 +34,16 @@ Plan = dict[str, Callable[[], Row]]
 BIG = "large:2x2x4x25@1M"
 QUICK: Plan = {
     "relay": lambda: relay.copied("big files, by copy", "large:1x2x2x10@200k", rounds=1),
+    "import": lambda: relay.copied(
+        "big files, by import", "large:1x2x2x10@200k,dicom", rounds=1, mode="import", goal=0.6
+    ),
+    "mixed": lambda: relay.mixed(files=80, total=8_000_000, rounds=1),
+    "download": lambda: local.session("session download", "large:1x1x2x20@200k", rounds=1),
+    "small-up": lambda: local.upload(files=300, size=8_000, some=100, rounds=1, goal=15.0),
+    "export": lambda: local.export("large:1x2x2x10@200k", rounds=1),
     "again": lambda: relay.unchanged(20, rounds=1),
+    "slow-changing": lambda: slow.knee([10, 3], every=1.0, fixed=(4,)),
+    "wan": lambda: wan.over_the_line("WAN, big files", "large:1x1x4x1@5M", loss=0.002, rounds=1),
 }
 USUAL: Plan = {
     "relay": lambda: relay.copied("big files, by copy", BIG, rounds=3),
@@ -92,9 +101,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--only", action="append", default=[])
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="where all of it goes")
     chosen = parser.parse_args()
     name = "quick" if chosen.quick else "full" if chosen.full else "usual"
+    kept = chosen.json or measure.ROOT / "docs" / "_build" / f"bench-{name}.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
     plan = {"quick": QUICK, "usual": USUAL, "full": FULL}[name]
     if unknown := set(chosen.only) - set(plan):
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(plan)}")
@@ -109,9 +120,9 @@ def main() -> None:
         rows.append({"key": key, **asdict(row)})
         seconds = round(time.monotonic() - began)
         print(f"\n{table([row])}\n({seconds} s so far)", flush=True)
-        if chosen.json:
-            found = {"machine": facts, "plan": name, "seconds": seconds, "rows": rows}
-            chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+        found = {"machine": facts, "plan": name, "seconds": seconds, "rows": rows}
+        kept.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"\n{kept}: python benchmarks/publish.py {kept} puts it into docs/performance.md")
 
 
 def machine() -> dict[str, Any]:

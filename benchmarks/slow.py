@@ -16,27 +16,36 @@ from pathlib import Path
 from local import emptied
 from measure import Contender, Measured, Row, Server, counted, race, servers, timed
 
-SEED = "large:1x12x1x60@300k"
+SIZE = 100_000
 SECONDS = 0.08
 """What a request of a body takes at best."""
-FIXED = (2, 4, 8, 16)
 
 
-def knee(capacities: Sequence[int], *, every: float = 5.0, rounds: int = 1) -> Row:
+def knee(
+    capacities: Sequence[int],
+    *,
+    fixed: Sequence[int],
+    every: float = 4.0,
+    seconds: float = 8.0,
+    rounds: int = 1,
+) -> Row:
     """All files of a project one by one, where the knee is at each of `capacities` in turn for
-    `every` seconds.
+    `every` seconds; as many as the server can send in `seconds`. Beside it gates of `fixed` widths.
     """
     words = " and ".join(map(str, capacities))
-    row = Row(f"a slow server, knee at {words}", "720 files of 300 kB, each asked for alone")
-    row.bytes, row.files, row.sessions = 720 * 300_000, 720, 12
-    with servers(SEED) as (here, _, folder):
+    each = round(seconds / SECONDS * sum(capacities) / len(capacities) / 12)
+    files = 12 * each
+    load = f"{files:,} files of {SIZE // 1000} kB, each asked for alone"
+    row = Row(f"a slow server, knee at {words}", load)
+    row.bytes, row.files, row.sessions = files * SIZE, files, 12
+    with servers(f"large:1x12x1x{each}@{SIZE}") as (here, _, folder):
 
         def contender(number: int) -> Contender:
             name = f"fixed at {number}" if number else "xnatctl"
             return Contender(name, lambda _: _one(here, folder, number, capacities, every))
 
-        race(row, rounds, [contender(number) for number in (0, *FIXED)])
-    best = min((f"fixed at {one}" for one in FIXED), key=row.median)
+        race(row, rounds, [contender(number) for number in (0, *fixed)])
+    best = min((f"fixed at {one}" for one in fixed), key=row.median)
     row.goals[best] = ("seconds", 0.8)
     mine = row.rounds["xnatctl"][0]
     row.notes.append(
