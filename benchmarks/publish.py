@@ -33,8 +33,10 @@ def table(rows: Iterable[Row]) -> str:
         for number, who in enumerate(row.rounds):
             lines.append(_line(row, who, first=not number))
         for who, why in row.skipped.items():
-            words = f"not measured: {why}".replace("|", "\\|")
-            lines.append(f"| {'' if row.rounds else _title(row)} | {who} | {words} |" + " |" * 6)
+            name = who.replace("|", "\\|")
+            last = (why.strip().splitlines() or [""])[-1]
+            words = f"not measured: {last}".replace("|", "\\|")
+            lines.append(f"| {'' if row.rounds else _title(row)} | {name} | {words} |" + " |" * 6)
         lines += [f"| | {note} |" + " |" * 7 for note in row.notes]
     return "\n".join(lines)
 
