@@ -6,6 +6,7 @@ import pytest
 
 from xnatctl.xnat.metadata import (
     assessor_fingerprint,
+    covers,
     fingerprint,
     for_assessor,
     for_project,
@@ -313,3 +314,18 @@ def test_a_project_says_the_same_under_another_id_and_name() -> None:
 
     assert project_fingerprint(project("A", "x")) == project_fingerprint(project("B", "x"))
     assert project_fingerprint(project("A", "x")) != project_fingerprint(project("A", "y"))
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "covered"),
+    [
+        ("<a><b>1</b></a>", "<a><b>1</b></a>", True),
+        ("<a x='1' y='2'><b>1</b><c/></a>", "<a x='1'><b>1</b></a>", True),
+        ("<a x='1'><b>1</b></a>", "<a x='1' y='2'><b>1</b></a>", False),
+        ("<a><b>2</b></a>", "<a><b>1</b></a>", False),
+        ("<a><s i='1'><n>x</n></s><s i='2'/></a>", "<a><s i='2'/><s i='1'/></a>", True),
+        ("<a><s/></a>", "<a><s/><s/></a>", False),
+    ],
+)
+def test_a_document_covers_what_it_says_too(there: str, here: str, covered: bool) -> None:
+    assert covers(parse_xml(there.encode(), "x"), parse_xml(here.encode(), "x")) is covered

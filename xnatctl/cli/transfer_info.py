@@ -176,10 +176,12 @@ def write_text(path: Path, text: str) -> None:
 
 def _mapped(unit: str, sink: str, facts: Mapping[str, str]) -> list[dict[str, str]]:
     head = {"destination": sink, "unit": unit}
+    facts = {name.removeprefix("keep:"): value for name, value in facts.items()}
     rows = []
-    if facts.get("session_id"):
-        source = facts.get("source_id", "")
-        rows.append({**head, "what": "session", "source": source, "became": facts["session_id"]})
+    for what in ("subject", "session"):
+        if facts.get(f"{what}_id"):
+            source = facts.get("source_id", "")
+            rows.append({**head, "what": what, "source": source, "became": facts[f"{what}_id"]})
     for name, value in sorted(facts.items()):
         what, found, source = name.partition(":")
         if found and what in ("scan", "assessor"):

@@ -51,8 +51,20 @@ class Seat:
     scans: dict[str, str] = field(default_factory=dict)
     assessors: dict[str, str] = field(default_factory=dict)
     ensured: dict[str, Ref] = field(default_factory=dict)
+    series: dict[str, str] = field(default_factory=dict)
+    recognised: dict[str, str] = field(default_factory=dict)
+    """Facts of a session that was there before this state store knew of it."""
     is_new: bool = False
     """Whether the last inventory found nothing of this label."""
+
+
+def known_session(unit: Unit) -> str:
+    """The accession ID that is remembered of a session, by a run that wrote or recognised it."""
+    return unit.facts.get("session_id") or unit.facts.get("keep:session_id") or ""
+
+
+def _is_described(unit: Unit) -> bool:
+    return unit.target.session is not None and any(one.key == SESSION_XML for one in unit.items)
 
 
 def place_in(key: str) -> Place:
@@ -91,9 +103,10 @@ class ArchiveSink:
 
     def seat(self, unit: Unit) -> Seat:
         if unit.key not in self._seats:
-            there = unit.facts.get("session_id") or unit.target.session_id or ""
+            there = known_session(unit) or unit.target.session_id or ""
             seat = Seat(session_id=there)
-            for name, value in unit.facts.items():
+            for fact, value in unit.facts.items():
+                name = fact.removeprefix("keep:")
                 what, _, source = name.partition(":")
                 if what == "scan":
                     seat.scans[source] = value
@@ -111,6 +124,8 @@ class ArchiveSink:
 
     def prepare(self, unit: Unit, inventory: Inventory) -> Unit:
         """What a project says that was here before is compared and named, not changed."""
+        if recognised := self.seat(unit).recognised:
+            unit = replace(unit, facts={**unit.facts, **recognised})
         ours = self._settings or unit.facts.get("created")
         if unit.key == PROJECT and inventory and not ours:
             return _without_document(unit, inventory)
@@ -128,6 +143,13 @@ class ArchiveSink:
         seat = self.seat(unit)
         if unit.key == SETTINGS:
             return await self._settings_here(unit)
+        alike: dict[str, Stamp] = {}
+        if _is_described(unit) and not known_session(unit):
+            existing = await self.find_session(unit)
+            if existing is None:
+                seat.session_id, seat.is_new = "", True
+                return {}
+            alike = await self._recognise(unit, existing.id)
         try:
             found = (await self.catalogue(unit)).inventory()
         except NotFound:
@@ -144,13 +166,53 @@ class ArchiveSink:
             found[PROJECT_XML] = Stamp(digest=metadata.project_fingerprint(xml))
         if unit.facts.get("fields"):
             found[FIELDS] = Stamp(digest=unit.facts["fields"])
-        elif unit.target.session is not None and "session_id" not in unit.facts:
+        elif unit.target.session is not None and not unit.facts.get("session_id"):
             found[FIELDS] = Stamp(digest=NO_FIELDS)
         for name in unit.facts:
             if name.startswith("share:"):
                 key = name.removeprefix("share:")
                 found[key if "/" in key else f"shares/{key}"] = Stamp()
-        return found | _incomplete(unit, found)
+        return found | alike | _incomplete(unit, found)
+
+    async def _recognise(self, unit: Unit, session_id: str) -> dict[str, Stamp]:
+        """Compare the documents of a session that nothing is remembered of with the source's.
+
+        One that says all that the source's says needs not be written again.
+        """
+        seat, target = self.seat(unit), unit.target
+        detail = await self._xnat.get_session(session_id)
+        seat.session_id = session_id
+        seat.assessors = {one.label: one.id for one in detail.assessors}
+        seat.series = {
+            container_key(("scans", one.id, None), "DICOM"): one.uid for one in detail.scans
+        }
+        source_id = unit.facts.get("source_id", "")
+        seat.recognised = {"keep:session_id": session_id, "keep:source_id": source_id}
+        for label, assessor in seat.assessors.items():
+            seat.recognised[f"keep:assessor:{label}"] = assessor
+        self._learn(source_id, session_id)
+        documents = {one.key: one for one in unit.items if one.kind == "document"}
+        mine = documents[SESSION_XML]
+        project, label = target.project, target.session or ""
+        said = [
+            metadata.for_session(xml, project=project, label=label, scans=seat.scans, ids=self._ids)
+            for xml in (detail.xml, mine.body)
+        ]
+        visit = (unit.facts.get("visit", ""), unit.facts.get("protocol", ""))
+        same = visit == (detail.visit, detail.protocol) and metadata.covers(
+            *(Document(one).root for one in said)
+        )
+        found = {SESSION_XML: Stamp(digest=mine.digest if same else "differs")}
+        here = metadata.inner_assessors(mine.body, ids=self._ids)
+        there = metadata.inner_assessors(detail.xml, ids={})
+        for name, text in here.items():
+            key = document_key(name)
+            if key in documents and name in there:
+                same = metadata.covers(there[name], text)
+                found[key] = Stamp(digest=documents[key].digest if same else "differs")
+        for project, label in detail.shares:
+            found[f"shares/{project}"] = Stamp(digest=digest_of(project, label))
+        return found
 
     async def catalogue(self, unit: Unit) -> Catalogue:
         """The files that are there, under the names that the source has for what they hang on."""
@@ -184,6 +246,8 @@ class ArchiveSink:
 
     async def series(self, unit: Unit) -> dict[str, str]:
         """Series UIDs of the scans of a session that is there, by the key of their DICOM."""
+        if self.seat(unit).series:
+            return self.seat(unit).series
         session_id = self.seat(unit).session_id
         if not session_id and (found := await self.find_session(unit)) is not None:
             session_id = found.id

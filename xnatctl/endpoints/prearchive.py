@@ -49,7 +49,7 @@ from xnatctl.xnat.parse import digest_of
 from xnatctl.zipstream import Event as ZipEvent
 from xnatctl.zipstream import MemberData, MemberEnd, MemberStart, ZipWriter
 
-from .archive import ArchiveSink, Remember
+from .archive import ArchiveSink, Remember, known_session
 from .catalogue import SESSION_XML, SETTINGS, label_of
 from .routing import Routing
 
@@ -140,7 +140,7 @@ class PrearchiveSink:
         )
         if not scans:
             return found
-        if "session_id" not in unit.facts:
+        if not known_session(unit):
             # No run of ours made this session, as far as we know: the series has to be the same.
             series = await self._archive.series(unit)
         else:

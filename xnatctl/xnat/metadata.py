@@ -63,6 +63,39 @@ def project_fingerprint(xml: bytes) -> str:
     return digest_of(canonical_element(Document(for_project(xml, project="P", unnamed=True)).root))
 
 
+def covers(there: Element, here: Element) -> bool:
+    """Whether one element says all that another says; it may say more."""
+    if there.tag != here.tag or (there.text or "").strip() != (here.text or "").strip():
+        return False
+    if any(there.get(name) != value for name, value in here.attrib.items()):
+        return False
+    rest = [one for one in there if isinstance(one.tag, str)]
+    for child in here:
+        if not isinstance(child.tag, str):
+            continue
+        match = next((one for one in rest if covers(one, child)), None)
+        if match is None:
+            return False
+        rest.remove(match)
+    return True
+
+
+def inner_assessors(xml: bytes, *, ids: Mapping[str, str]) -> dict[str, Element]:
+    """What each assessor in a session's document says, by label, as on a server of these IDs."""
+    document = Document(xml)
+    _remap(document, ids)
+    found = {}
+    for node in document.root.findall(f"{NS_XNAT}assessors/{NS_XNAT}assessor"):
+        label = node.get("label", "")
+        for name in ("ID", "project", "label"):
+            node.attrib.pop(name, None)
+        for name in ("resources", "in", "out", "sharing", "imageSession_ID"):
+            for child in node.findall(NS_XNAT + name):
+                node.remove(child)
+        found[label] = node
+    return found
+
+
 def inner_shares(xml: bytes) -> dict[str, list[tuple[str, str]]]:
     """Projects and labels that scans and assessors of a session are shared into, by
     `scans/3` and `assessors/LABEL`.
