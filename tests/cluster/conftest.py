@@ -25,7 +25,7 @@ from xnatctl.model import Dicom, Ref
 from xnatctl.retry import Waiting
 from xnatctl.sandbox.server import Sandbox
 
-TIMING = Timing(beat_s=0.1, lease_s=20.0, answer_s=5.0, flush_s=0.05, arrive_s=20.0, closing_s=10.0)
+TIMING = Timing(beat_s=0.1, lease_s=20.0, answer_s=5.0, flush_s=0.05, arrive_s=60.0, closing_s=10.0)
 
 
 @dataclass
