@@ -15,8 +15,10 @@ from pathlib import Path
 from xnatctl.endpoints.archive import ArchiveSink
 from xnatctl.endpoints.bundle import BundleReader, BundleSink, Origin
 from xnatctl.endpoints.catalogue import container_key
+from xnatctl.endpoints.entries import Entries
 from xnatctl.endpoints.local import LocalSink
 from xnatctl.endpoints.prearchive import PrearchiveSink
+from xnatctl.endpoints.upload import Intent, UploadSink
 from xnatctl.endpoints.xnat_source import XnatSource
 from xnatctl.engine.memory import MemorySink, MemorySource, md5
 from xnatctl.engine.ports import Sink, Source
@@ -353,6 +355,15 @@ async def prearchive_sink(folder: Path) -> AsyncIterator[SinkRig]:
         yield _archive_rig(sandbox, sink)
 
 
+@asynccontextmanager
+async def upload_sink(folder: Path) -> AsyncIterator[SinkRig]:
+    """The files of an exam's resources go through this sink beside its DICOM."""
+    async with Sandbox(folder / "sink") as sandbox, connected(sandbox) as xnat:
+        archive = ArchiveSink(xnat, remember=_forget)
+        sink = UploadSink(archive, xnat, Entries(xnat), remember=_forget, intent=Intent())
+        yield _archive_rig(sandbox, sink)
+
+
 def _archive_rig(sandbox: Sandbox, sink: Sink) -> SinkRig:
     store = sandbox.store
     session = store.create_experiment(store.create_subject(store.create_project("P"), "SUBJ"), "U1")
@@ -380,6 +391,7 @@ SINKS: dict[str, Callable[[Path], AbstractAsyncContextManager[SinkRig]]] = {
     "bundle": bundle_sink,
     "archive": archive_sink,
     "prearchive": prearchive_sink,
+    "upload": upload_sink,
 }
 
 
