@@ -6,7 +6,7 @@ anything is sent, so what is there and equal stays, and what arrived is proven b
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,8 @@ from .bodies import Body, Pulled, Unread, archive, blocks, files_of, hashed, is_
 from .catalogue import container_key
 
 FileStamp = tuple[str, int, int]
+BATCH_BYTES = 64 * 1024 * 1024
+BATCH_FILES = 500
 
 
 class Digests(Protocol):
@@ -70,6 +72,9 @@ class FolderSource:
         lane = container_key((ref.level, ref.item, ref.side), ref.resource or "")
         items: list[Item] = []
         left: list[Left] = []
+        digests = await self._digests_of(
+            [one for one in found if isinstance(one, Body) and not is_litter(one.name)]
+        )
         for one in found:
             if isinstance(one, Unread):
                 left.append(Left(one.name, one.code, one.reason))
@@ -86,7 +91,7 @@ class FolderSource:
                         ref,
                         path=one.name,
                         size=one.size,
-                        digest=await self._digest(one),
+                        digest=digests[one.name],
                     )
                 )
         return replace(
@@ -97,18 +102,30 @@ class FolderSource:
             fingerprint=digest_of(*sorted(f"{one.key} {one.digest}" for one in items)),
         )
 
-    async def _digest(self, body: Body) -> str:
+    async def _digests_of(self, bodies: list[Body]) -> dict[str, str]:
+        """The MD5 of each file by its name; one that is remembered is not read again.
+
+        Read and remembered in batches: a thread and a commit for each file would cost more than
+        the small ones among them.
+        """
+        is_folder = await anyio.Path(self._path).is_dir()
+        stamps = {one.name: self._stamp(one, is_folder) for one in bodies}
+        known: dict[str, str] = {}
+        if self._digests is not None:
+            known = await self._digests.local_digests(stamps.values())
+        made = {one.name: known.get(stamps[one.name][0], "") for one in bodies}
+        for batch in _batches([one for one in bodies if not made[one.name]]):
+            read = await anyio.to_thread.run_sync(lambda some: [hashed(one) for one in some], batch)
+            made.update((one.name, digest) for one, digest in zip(batch, read, strict=True))
+            if self._digests is not None:
+                rows = [(*stamps[one.name], made[one.name]) for one in batch]
+                await self._digests.keep_local_digests(rows)
+        return made
+
+    def _stamp(self, body: Body, is_folder: bool) -> FileStamp:
         size, _, changed = body.stamp.partition(" ")
-        path = self._path / body.name if await anyio.Path(self._path).is_dir() else self._path
-        stamp = (str(path.absolute()), int(size), int(changed))
-        if self._digests is None:
-            return await anyio.to_thread.run_sync(hashed, body)
-        known = await self._digests.local_digests([stamp])
-        if stamp[0] not in known:
-            digest = await anyio.to_thread.run_sync(hashed, body)
-            await self._digests.keep_local_digests([(*stamp, digest)])
-            return digest
-        return known[stamp[0]]
+        path = self._path / body.name if is_folder else self._path
+        return str(path.absolute()), int(size), int(changed)
 
     @asynccontextmanager
     async def open(self, unit: Unit, item: Item) -> AsyncIterator[Chunks]:
@@ -122,6 +139,19 @@ class FolderSource:
 
     def member_path(self, item: Item, name: str) -> str:
         return name
+
+
+def _batches(bodies: list[Body]) -> Iterator[list[Body]]:
+    batch: list[Body] = []
+    size = 0
+    for one in bodies:
+        batch.append(one)
+        size += one.size
+        if size >= BATCH_BYTES or len(batch) >= BATCH_FILES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 class AddingSink(ArchiveSink):
