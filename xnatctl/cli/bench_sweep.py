@@ -3,15 +3,14 @@
 1. Time and bytes are shared out over the steps that are left; a step that uses less leaves the rest
    to those behind it.
 2. A step warms up for a part of its time, then counts until its time is over, its bytes are used
-   up, or the server has refused too often. Where nothing ended by then it waits up to three times
-   as long, for slow links.
+   up, or the server has refused too often. Where nothing ended by then it waits up to ten times as
+   long, for slow links.
 3. Nobody climbs beyond a step that was refused, or beyond two that brought nothing.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -37,7 +36,8 @@ from .app import App
 WARM_UP = 0.2
 """The part of a step that does not count."""
 GRACE_S = 2.0
-OVERTIME = 1.25
+MOST_WAITS = 10
+OVERTIME = 2.0
 
 Once = Callable[[int, Tally], Awaitable[None]]
 """Keeps so many requests going until the tally has enough."""
@@ -64,7 +64,7 @@ class Sweep:
         self.left: list[str] = []
         self._app = app
         self._tally: Tally | None = None
-        self._started = time.monotonic()
+        self._spent = 0.0
         self._rows_left = len(plan.sizes) * len(plan.concurrency)
 
     def ask(self, why: str, code: int) -> None:
@@ -75,7 +75,7 @@ class Sweep:
 
     @property
     def is_over(self) -> bool:
-        late = time.monotonic() - self._started > OVERTIME * self.plan.duration
+        late = self._spent > OVERTIME * self.plan.duration
         return bool(self.findings.interrupted) or late
 
     def note(self, text: str) -> None:
@@ -102,6 +102,7 @@ class Sweep:
             step = await self._measure(size, at_once, once, seconds, max(share, at_once * least))
             if not step.seconds or (not step.requests and not step.bytes and step.is_clean):
                 break
+            self._spent += step.seconds
             steps.append(step)
             self._app.console.say(_line(step))
             if step.fault:
@@ -135,7 +136,7 @@ async def _keep_time(tally: Tally, seconds: float) -> None:
         await tally.enough.wait()
     if not tally.enough.is_set() and tally.budget.left > allowed / 2:
         tally.begin()
-    for _ in range(3):
+    for _ in range(MOST_WAITS):
         with anyio.move_on_after((1 - WARM_UP) * seconds):
             await tally.enough.wait()
         if tally.enough.is_set() or tally.durations:
