@@ -53,7 +53,7 @@ def finish(
     advice = findings.advice
     command = ""
     if advice is not None:
-        known = server.profile is not None
+        known = server.profile is not None and server.profile.name in app.config.profiles
         command = f"xnatctl bench apply {advice.workers} -p {server.name}" if known else ""
     data = document(
         findings,
