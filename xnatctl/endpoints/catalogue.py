@@ -26,7 +26,7 @@ SESSION_XML = "session.xml"
 SUBJECT_XML = "subject.xml"
 PROJECT_XML = "project.xml"
 FIELDS = "fields.json"
-"""The key of the JSON custom fields of a unit: an object by `scans/3`, `assessors/L`, or nothing."""
+"""The key of a unit's JSON custom fields: an object by `scans/3`, `assessors/L`, or nothing."""
 NO_FIELDS = "0"
 """The digest of fields that were not looked at yet, or that were not there when they were."""
 

@@ -144,8 +144,8 @@ class StateStore:
 
         The caller holds the pair's lock, so a run that still reads `running` has died.
         """
-        row = (run_id, verb, pair.id, pair.source, pair.sink, command, _owner(), time.time())
-        row += (str(Path.cwd()),)
+        begun = (_owner(), time.time(), str(Path.cwd()))
+        row = (run_id, verb, pair.id, pair.source, pair.sink, command, *begun)
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(
@@ -180,7 +180,8 @@ class StateStore:
                 "LIMIT ?",
                 (run or "%", verb or "%", limit),
             )
-            return [self._as_it_is(RunRow(*row[:8], json.loads(row[8]), row[9])) for row in rows]
+            found = [RunRow(*row[:8], report=json.loads(row[8]), folder=row[9]) for row in rows]
+            return [self._as_it_is(row) for row in found]
 
         return await self._ask(work)
 
