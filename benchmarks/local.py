@@ -75,6 +75,13 @@ def session(
 def _slow(here: Server, folder: Path, share: float) -> list[Contender]:
     return [
         Contender("xnatctl 0.6.0", lambda _: _download_06(here, folder), share, 1, is_peer=True),
+        Contender(
+            "xnatctl 0.6.0 --verify",
+            lambda _: _download_06(here, folder, "--verify"),
+            share,
+            1,
+            is_peer=True,
+        ),
         Contender("xnatpy", lambda _: _xnatpy(here, folder), share, 1, is_peer=True),
     ]
 
@@ -85,10 +92,10 @@ def download(here: Server, folder: Path, *more: str) -> Measured:
     return counted(lambda: timed([*command, *more], login(here, folder, fresh())), here)
 
 
-def _download_06(here: Server, folder: Path) -> Measured:
+def _download_06(here: Server, folder: Path, *more: str) -> Measured:
     out = str(emptied(folder / "out"))
     words = f"session download -p one -P LARGE -E {LABEL} -w 4 --extract --out {out}"
-    return theirs(here, folder, *words.split())
+    return theirs(here, folder, *words.split(), *more)
 
 
 def _xnatpy(here: Server, folder: Path) -> Measured:

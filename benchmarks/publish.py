@@ -19,6 +19,10 @@ from typing import Any
 from measure import ROOT, Measured, Row
 
 PAGE = ROOT / "docs" / "performance.md"
+PLOTS = """\
+![How many times as fast as each other program](performance-ratios.svg)
+
+![CPU seconds a GB](performance-cpu.svg)"""
 OURS, OTHERS, GOAL = "#2f6f9f", "#b9b9b9", "#c0392b"
 
 
@@ -211,7 +215,12 @@ def main() -> None:
     chosen = parser.parse_args()
     machines, rows = read(chosen.results)
     known = "\n".join(f"- {key}: {value}" for key, value in machines[-1].items())
-    parts = {"machine": known, "goals": "\n".join(goals(rows)), "table": table(rows)}
+    parts = {
+        "machine": known,
+        "goals": "\n".join(goals(rows)),
+        "plots": PLOTS,
+        "table": table(rows),
+    }
     write(chosen.page, parts)
     for name, drawing in (("ratios", ratios(rows)), ("cpu", costs(rows))):
         (chosen.page.parent / f"performance-{name}.svg").write_text(drawing)

@@ -60,7 +60,7 @@ USUAL: Plan = {
     "small": lambda: relay.copied("20,000 files of 8 kB, relay", "large:2x5x2x1000@8k", rounds=2),
     "mixed": lambda: relay.mixed(files=2000, total=400_000_000, rounds=2),
     "download": lambda: local.session(
-        "session download", "large:1x1x4x75@1M", rounds=3, cpu_goal=3.0
+        "session download", "large:1x1x4x150@1M", rounds=3, cpu_goal=3.0
     ),
     "small-down": lambda: local.session(
         "20,000 files of 8 kB, download",
