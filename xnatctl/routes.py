@@ -257,7 +257,8 @@ async def transfer(
         with locked(desk.state.path.parent / "locks", pair):
             rows = [await _delete(desk, pair, Removal(destination, archive), one) for one in found]
     rows = rows or [Left(str(one), "stays", one.why_not) for one in found]
-    failed = deletions is not None and any(one.code == "stays" for one in rows)
+    asked = deletions is not None and not desk.options.dry_run
+    failed = asked and any(one.code == "stays" for one in rows)
     report = replace(report, gone=tuple(rows), exit_code=report.exit_code or int(failed))
     if rows and not desk.options.dry_run:
         await desk.state.end_run(report.run_id, status_of(report), summary(report))

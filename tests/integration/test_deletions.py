@@ -116,6 +116,7 @@ async def test_what_is_deleted_at_the_source_is_told_and_goes_only_when_allowed(
 
     planned = await demo.transfer(dicom=dicom, dry_run=True, deletions=anything)
     assert [one.key for one in planned.gone] == [one.key for one in told.gone]
+    assert planned.exit_code == 0
     assert files_of(demo.sink, "DEMO") == before
 
     done = await demo.transfer(dicom=dicom, deletions=anything)

@@ -101,7 +101,7 @@ def print_plan(planned: Planned, plan: dict[str, Any], console: Console) -> None
     columns = [one for one in columns if one.key not in seldom]
     console.rows(planned.rows, columns, key="unit")
     parts = [f"{count(plan['files'], 'file')} to move, {size(plan['bytes'])}"]
-    if plan["eta_s"] is not None:
+    if plan["eta_s"]:
         parts[0] += f", about {span(plan['eta_s'])} at the rate of the last run"
     parts.append(f"{count(plan['files_kept'], 'file')} there already")
     if plan["conflicts"]:
