@@ -180,8 +180,8 @@ class StateStore:
                 "LIMIT ?",
                 (run or "%", verb or "%", limit),
             )
-            found = [RunRow(*row[:8], report=json.loads(row[8]), folder=row[9]) for row in rows]
-            return [self._as_it_is(row) for row in found]
+            found = ((*row[:8], json.loads(row[8]), row[9]) for row in rows)
+            return [self._as_it_is(RunRow(*row)) for row in found]
 
         return await self._ask(work)
 
