@@ -29,7 +29,7 @@ THEIRS = ROOT / ".venv-xnat06" / "bin" / "xnatctl"
 CLIENTS = ROOT / ".venv-clients" / "bin" / "python"
 CURL = "curl -sSf -u admin:admin"
 BASIC = "Basic YWRtaW46YWRtaW4="
-PATIENCE_S = 600.0
+PATIENCE_S, PEERS_PATIENCE_S = 600.0, 150.0
 
 # A server of the study's own: what arrives is kept as sizes and digests, and an entry that nobody
 # completes is built soon, because xnatctl 0.6 waits for that.
@@ -293,7 +293,7 @@ def theirs(
         lines.append(f"config add-profile two --url {there.url}")
     for line in (*lines, *setup):
         timed([str(THEIRS), *line.split()], environ)
-    return timed([str(THEIRS), *words], environ)
+    return timed([str(THEIRS), *words], environ, patience=PEERS_PATIENCE_S)
 
 
 def fresh() -> str:
