@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -216,13 +217,15 @@ def test_a_second_run_over_the_same_ends_ends_with_9_and_harms_nothing(
     tmp_path: Path, record_property: Record
 ) -> None:
     with servers(tmp_path) as ends:
-        ends.there.faults.add(Fault("PUT */files/*", "latency", nth=1, seconds=3.0))
+        ends.there.faults.add(Fault("PUT */files/*", "latency", nth=1, seconds=1.0))
         first = ends.start("--dicom", "copy", "--session", "DEMO_002_CT1")
         until = time.monotonic() + 60
         while ends.there.faults.unused() and time.monotonic() < until:
             time.sleep(0.01)
+        first.send_signal(signal.SIGSTOP)  # it holds its lock for as long as we like
         second = ends.start("--dicom", "copy", "--session", "DEMO_002_CT1")
         _, err = second.communicate(timeout=60)
+        first.send_signal(signal.SIGCONT)
         _, said = first.communicate(timeout=60)
 
         owners = ("DEMO_002_CT1", "DEMO_002", "")
