@@ -122,6 +122,14 @@ def test_a_machine_whose_cores_are_all_busy_is_the_limit() -> None:
     assert limit.where == "this machine"
 
 
+def test_cores_that_others_keep_busy_are_named_and_not_blamed() -> None:
+    held = [step(at, 20, wait=at / 20 - 0.01, cpu_s=0.05, machine_busy=1.0) for at in (1, 2, 4)]
+    limit = limit_of(held)
+    assert (limit.where, "all cores were busy" in limit.why) == ("source", True)
+    scaling = [step(at, 20 * at, cpu_s=0.05, machine_busy=1.0) for at in (1, 2, 4)]
+    assert limit_of(scaling).where == "link"
+
+
 def test_a_refusal_ends_the_climb_and_is_the_limit_and_is_not_recommended() -> None:
     steps = [step(at, 10.0 * at) for at in SETTINGS]
     steps[3] = step(8, 85, refused=2, blame="destination")

@@ -4,10 +4,11 @@ Requests are answered in a closed loop, so where more of them at once bring no m
 them takes longer. Where that time was added says what the limit is:
 
 1. refusals: whoever refused;
-2. this process near one core, or all cores of the machine busy: this machine;
+2. this process near one core: this machine;
 3. speed that still grows with every connection: the latency of the link, or what it gives to one;
-4. more time before the first byte (for writes: before the answer): the server behind it;
-5. more time while bytes move: the link. In a transfer the end that was waited for longer counts.
+4. all cores of the machine busy, a good part of one by this process: this machine;
+5. more time before the first byte (for writes: before the answer): the server behind it;
+6. more time while bytes move: the link. In a transfer the end that was waited for longer counts.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ SCALES = 0.5
 GOOD_ENOUGH = 0.95
 ONE_CORE = 0.85
 ALL_CORES = 0.95
+OUR_PART = 0.2
+"""Busy cores are our limit when this process has at least this much of one; else they are taken by
+others, which may or may not slow it down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +177,6 @@ def limit_of(steps: Sequence[Step]) -> Limit:
                 "this machine",
                 f"this process took {one.cpu_share:.0%} of a core with {one.concurrency} at once",
             )
-        if one.machine_busy is not None and one.machine_busy >= ALL_CORES:
-            return Limit(
-                "this machine",
-                f"its cores were {one.machine_busy:.0%} busy with {one.concurrency} at once, "
-                f"of that {one.cpu_share:.0%} of one core by this process",
-            )
     if len(steps) < 2:
         return Limit("unknown", "one step alone does not tell; let --concurrency name several")
     before = steps[-2]
@@ -190,8 +188,15 @@ def limit_of(steps: Sequence[Step]) -> Limit:
             f"not reached with {last.concurrency} at once: each connection is as fast as one "
             "alone, so its latency or a cap on each holds them",
         )
+    busy = best.machine_busy is not None and best.machine_busy >= ALL_CORES
+    cores = f"all cores were busy with {best.concurrency} at once"
+    if busy and best.cpu_share >= OUR_PART:
+        return Limit(
+            "this machine", f"{cores}, {best.cpu_share:.0%} of one of them with this process"
+        )
     knee = next(one for one in steps if one.speed >= GOOD_ENOUGH * best.speed)
-    return _by_added_time(knee if knee is not last else steps[0], last)
+    found = _by_added_time(knee if knee is not last else steps[0], last)
+    return Limit(found.where, f"{found.why}; {cores}, with other work") if busy else found
 
 
 def _by_added_time(base: Step, last: Step) -> Limit:
