@@ -96,7 +96,8 @@ class Bench:
             if os.environ.get("XNATCTL_CONFORMANCE") == "required":
                 pytest.fail(why)
             pytest.skip(why)
-        urls = [self.full.url, self.bare.url] if group == "transfer" else [self.full.url]
+        both = group in ("transfer", "compare")
+        urls = [self.full.url, self.bare.url] if both else [self.full.url]
         process = await asyncio.create_subprocess_exec(
             client.python, DRIVERS / "run.py", client.driver, group, self.folder, *urls,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=self.folder,

@@ -5,7 +5,10 @@ What a client believes is checked in its driver; here the sandbox itself is aske
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import sys
 from typing import Any
 
 import pytest
@@ -73,3 +76,23 @@ async def test_a_project_is_transferred_between_two_sandboxes(
         assert {scan["id"] for scan in session["scans"]} == {
             scan["id"] for scan in here[label]["scans"]
         }
+
+
+@pytest.mark.parametrize("dicom", ["copy", "import"])
+@pytest.mark.parametrize("client", [pytest.param(XNATPY, id=XNATPY.name)])
+async def test_what_our_transfer_carried_reads_the_same_at_both_ends(
+    bench: Bench, client: Foreign, dicom: str
+) -> None:
+    names = {"XNAT": bench.full.url, "XNAT_DEST": bench.bare.url}
+    env = {"PATH": os.environ["PATH"], "HOME": str(bench.folder)}
+    for prefix, url in names.items():
+        env |= {f"{prefix}_URL": url, f"{prefix}_USER": "admin", f"{prefix}_PASS": "admin"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "xnatctl", "project", "transfer", "-P", "DEMO",
+        "--dest-project", "DEMO", "--dicom", dicom, "--yes", env=env,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said = (await process.communicate())[0].decode()
+    assert process.returncode == 0, said
+
+    assert len(await bench.run(client, "compare")) >= 12

@@ -1,4 +1,4 @@
-"""What a user of xnatpy does, in four groups."""
+"""What a user of xnatpy does, in groups of steps."""
 
 from __future__ import annotations
 
@@ -187,4 +187,51 @@ def take_in(folder: Path, url: str) -> Iterator[str]:
     yield "logs out"
 
 
-GROUPS = {"look": look, "fetch": fetch, "write": write, "take-in": take_in}
+def _values(item: Any, *names: str) -> dict[str, Any]:
+    return {name: getattr(item, name, None) for name in names}
+
+
+def _resources(item: Any) -> dict[str, Any]:
+    return {one.label: (one.format, one.content, len(one.files)) for one in item.resources.values()}
+
+
+def _session(session: Any) -> dict[str, Any]:
+    said = _values(session, "date", "time", "note", "acquisition_site", "operator", "visit_id")
+    said["type"] = type(session).__name__
+    said["scanner"] = _values(session.scanner, "manufacturer", "model")
+    said["fields"] = dict(session.fields)
+    said["resources"] = _resources(session)
+    for scan in session.scans.values():
+        values = _values(scan, "type", "quality", "note", "series_description", "frames", "uid")
+        said[f"scan {scan.id}"] = (type(scan).__name__, values, _resources(scan))
+    for one in session.assessors.values():
+        said[f"assessor {one.label}"] = (type(one).__name__, _values(one, "rater", "note", "date"))
+    for one in session.reconstructions.values():
+        said[f"reconstruction {one.id}"] = _values(one, "type", "base_scan_type")
+    return said
+
+
+def _project(server: Any) -> dict[str, Any]:
+    project = server.projects["DEMO"]
+    said = {"project": _values(project, "name", "description", "keywords"), "": _resources(project)}
+    for subject in project.subjects.values():
+        values = _values(subject.demographics, "gender", "yob", "handedness")
+        said[subject.label] = (values, subject.group, dict(subject.fields), _resources(subject))
+        for session in subject.experiments.values():
+            said[f"{subject.label}/{session.label}"] = _session(session)
+    return said
+
+
+def compare(folder: Path, here: str, there: str) -> Iterator[str]:
+    """What one server says of a project, the other says too."""
+    with _connect(here) as source:
+        mine = _project(source)
+    with _connect(there) as sink:
+        theirs = _project(sink)
+    assert mine.keys() == theirs.keys()
+    for place, said in mine.items():
+        assert theirs[place] == said, f"{place}: {said} and {theirs[place]}"
+        yield f"reads the same of {place or 'the resources'}"
+
+
+GROUPS = {"look": look, "fetch": fetch, "write": write, "take-in": take_in, "compare": compare}
