@@ -122,7 +122,9 @@ def race(row: Row, rounds: int, contenders: Sequence[Contender]) -> Row:
             except (Failed, subprocess.TimeoutExpired) as error:
                 if not one.is_peer:
                     raise
-                row.skipped[one.name] = str(error).strip().splitlines()[-1][:200]
+                lines = str(error).strip().splitlines()[1:] or [str(error)]
+                said = [line.strip() for line in lines if "rror" in line or "fail" in line.lower()]
+                row.skipped[one.name] = (said or lines)[-1][:200]
                 row.rounds.pop(one.name, None)
                 continue
             row.shares[one.name] = one.share
