@@ -213,7 +213,8 @@ def _session(session: Any) -> dict[str, Any]:
 
 def _project(server: Any) -> dict[str, Any]:
     project = server.projects["DEMO"]
-    said = {"project": _values(project, "name", "description", "keywords"), "": _resources(project)}
+    said: dict[str, Any] = {"": _resources(project)}
+    said["project"] = _values(project, "name", "description", "keywords")
     for subject in project.subjects.values():
         values = _values(subject.demographics, "gender", "yob", "handedness")
         said[subject.label] = (values, subject.group, dict(subject.fields), _resources(subject))
