@@ -156,6 +156,10 @@ class Post:
                     tasks.start_soon(self._write_letters)
                     tasks.start_soon(self._limits.watch_lag)
                     await self._until_over()
+                    self._over.set()
+                    for answer in self._waiting.values():
+                        answer.error = _unheard()
+                        answer.came.set()
                     for scope in self._scopes.values():
                         scope.cancel()
                     while self._scopes:
@@ -211,6 +215,8 @@ class Post:
 
     async def ask(self, token: str, call: Call) -> None:
         """Have the coordinator make a call of the state store; returns when it is durable."""
+        if self._over.is_set():
+            raise _unheard()
         number = next(self._numbers)
         self._waiting[number] = answer = _Answer()
         self._send(asks=(Ask(token, number, call),))
@@ -277,6 +283,10 @@ class Post:
         letter = Letter(self.seat, tuple(self._events), **more)
         self._events.clear()
         self._worker.log_event(self.job.topic, packed(letter))
+
+
+def _unheard() -> XnatctlError:
+    return XnatctlError("the coordinator that gave this unit does not listen any more")
 
 
 class _Answer:
