@@ -152,6 +152,11 @@ def test_nothing_is_recommended_where_every_step_was_refused() -> None:
     assert advise({}) is None
 
 
+def test_nothing_is_concluded_from_a_handful_of_requests() -> None:
+    limit = limit_of([step(at, 3, wait=at / 3 - 0.01) for at in (1, 2, 4)])
+    assert (limit.where, "--duration" in limit.why) == ("unknown", True)
+
+
 def test_one_step_alone_tells_no_limit() -> None:
     assert limit_of([step(4, 10)]).where == "unknown"
     assert limit_of([]).where == "unknown"

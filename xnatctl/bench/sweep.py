@@ -26,6 +26,8 @@ GAIN = 0.05
 SCALES = 0.5
 """Speed that grows by this part of what was added in connections is not at its limit."""
 GOOD_ENOUGH = 0.95
+FEWEST = 5
+"""From fewer requests than this in a step nothing is concluded about where their time went."""
 ONE_CORE = 0.85
 ALL_CORES = 0.95
 OUR_PART = 0.2
@@ -203,7 +205,8 @@ def _by_added_time(base: Step, last: Step) -> Limit:
     """From `base` to `last` each request got slower; the part that did says what holds it."""
     side = _side(last)
     wait = "the first byte" if side == "source" else "the answer"
-    if base.request_s is None or last.request_s is None:
+    few = min(base.requests, last.requests) < FEWEST
+    if few or base.request_s is None or last.request_s is None:
         return Limit("unknown", "too few requests ended within a step; give it a longer --duration")
     then, now = (
         (one.first_byte_s if side == "source" else one.answer_s) or Spread(0.0, 0.0, 0.0)
