@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field, replace
 from typing import IO
 
@@ -172,13 +172,18 @@ class PrearchiveSink:
         """Delete the entry of an earlier run that died; its address was stored before it was
         used.
         """
-        address = unit.facts.get("entry", "")
-        if not address:
-            return
-        left = await self._imports.find_entry(entry_of(address))
-        if left is not None and (left.is_ours or unit.facts.get("unmarked")):
-            await self._imports.delete(left)
-        await self._remember(unit.key, {"entry": None, "unmarked": None})
+        address, before = unit.facts.get("entry", ""), unit.facts.get("before")
+        if address:
+            left = await self._imports.find_entry(entry_of(address))
+            if left is not None and (left.is_ours or unit.facts.get("unmarked")):
+                await self._imports.delete(left)
+        elif before is not None:
+            for one in await self._imports.list_entries(unit.target.project):
+                new = _marks({(one.timestamp, one.folder)}) not in before.split(" ")
+                if new and one.is_ours and one.name == unit.target.session:
+                    await self._imports.delete(one)
+        if address or before is not None:
+            await self._remember(unit.key, {"entry": None, "unmarked": None, "before": None})
 
     async def put(self, unit: Unit, item: Item, chunks: Chunks) -> None:
         if self._routing is not None and item.key == ROUTE:
@@ -196,6 +201,8 @@ class PrearchiveSink:
         if intake.before is None:
             entries = await self._imports.list_entries(unit.target.project)
             intake.before = frozenset((one.timestamp, one.folder) for one in entries)
+            # Who dies before the first answer leaves an entry of which only this is known.
+            await self._remember(unit.key, {"before": _marks(intake.before)})
         target = unit.target
         params = {
             "project": target.project,
@@ -427,6 +434,7 @@ class PrearchiveSink:
         by_uid = {scan.uid: scan.id for scan in there if scan.uid}
         ids = {scan.id for scan in there}
         facts: dict[str, str | None] = {"session_id": session.id, "entry": None, "unmarked": None}
+        facts["before"] = None
         for item in unit.items:
             if item.kind != "import":
                 continue
@@ -446,7 +454,7 @@ class PrearchiveSink:
             for found in await self._made(unit, intake, intake.before):
                 if "ARCHIVING" not in found.status:
                     await self._imports.delete(found)
-            await self._remember(unit.key, {"entry": None, "unmarked": None})
+            await self._remember(unit.key, {"entry": None, "unmarked": None, "before": None})
         self._intakes[unit.key] = _Intake()
         await self._archive.abandon(unit)
 
@@ -478,6 +486,11 @@ class PrearchiveSink:
 
 
 _ALREADY = "already there as a copy"
+
+
+def _marks(entries: Iterable[tuple[str, str]]) -> str:
+    """Entries as one fact: a timestamp and a folder each, neither of which holds a blank."""
+    return " ".join(sorted(f"{timestamp}/{folder}" for timestamp, folder in entries))
 
 
 def _is_dicom(container: Container) -> bool:
