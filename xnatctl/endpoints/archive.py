@@ -517,7 +517,9 @@ class ArchiveSink:
         for container in unit.containers:
             if container.key not in lanes:
                 await self._ensure(unit, container.key)
-        if seat.ensured:
+        is_there = bool(seat.session_id) or unit.kind != "session"
+        # A run that died may have written all and told the server to count nothing of it.
+        if seat.ensured or (is_there and not unit.to_move):
             owner = replace(unit.target, session_id=seat.session_id or None)
             await self._xnat.refresh_catalog(paths.archive_uri(owner))
 

@@ -111,6 +111,7 @@ class UnitRun:
         self._gone: set[str] = set()
         self._wrong: dict[str, Stamp] = {}
         self._found = "kept"
+        self._was_cut = False
         self.is_founded = False
         """Whether it exists at the sink, so that what depends on it can go on."""
 
@@ -156,6 +157,9 @@ class UnitRun:
         if run.options.dry_run:
             return self._outcome(planned, "left" if moving else "kept")
         if not moving:
+            if self._was_cut:
+                async with run.limits.sink.slot():
+                    await run.sink.seal(unit, 2)
             await self._record(planned, "failed" if self._conflicts(planned) else "done")
             return self._outcome(planned, "kept")
         crash.at("unit-begin")
@@ -180,7 +184,8 @@ class UnitRun:
         known = await run.state.known(run.pair, unit.key)
         if known is not None:
             # What a run wrote that died before it could say so is found by the next one.
-            self._found = "kept" if known.status == "done" else "done"
+            self._was_cut = known.status != "done"
+            self._found = "done" if self._was_cut else "kept"
             unit = replace(unit, facts={**known.facts, **unit.facts})
         async with run.limits.source.slot():
             unit = await run.source.describe(unit)
