@@ -296,12 +296,12 @@ async def _routed(desk: Desk, pair: Pair, routing: Routing) -> AsyncIterator[Non
                 desk.bus.emit(Note(text, level="warning"))
 
 
-async def restore_routing(xnat: Xnat, project: str) -> str:
+async def restore_routing(xnat: Xnat, project: str, *, dry_run: bool = False) -> str:
     """Put back the prearchive code that runs changed and could not restore: the code, or nothing.
 
     Raises Locked while a run whose time is not over holds it.
     """
-    return await restore(xnat, project)
+    return await restore(xnat, project, dry_run=dry_run)
 
 
 Allowed = Callable[[Sequence[Gone], float], bool]

@@ -377,3 +377,22 @@ def test_what_a_project_was_before_the_first_change_is_put_back(
     assert xnatctl(*line_).json()["code"] == "4"
     assert xnatctl(*line_, "--restore", "--yes").code == 5
     assert xnatctl(*line_, "--restore", "--set", "manual").code == 2
+
+
+def test_what_a_transfer_that_died_had_changed_is_put_back(
+    xnatctl: Call, signed_in: Sandbox
+) -> None:
+    signed_in.store.create_project("LEASED")
+    settings = ("prearchive", "settings", "-P", "LEASED", "-o", "json")
+    was = xnatctl(*settings).json()["mode"]
+    lease = '{"code": "4", "holders": {"a run": {"host": "gone", "until": 1.0}}}'
+    note = "/data/projects/LEASED/config/xnatctl/routing?inbody=true"
+    assert xnatctl("api", "put", note, "--content-type", "text/plain", "-d", lease).code == 0
+    code = "/data/projects/LEASED/prearchive_code/0"
+    assert xnatctl("api", "put", code).code == 0
+    assert xnatctl(*settings).json()["mode"] == "manual"
+    assert xnatctl(*settings, "--restore", "--dry-run").json()["mode"] == was
+    assert xnatctl(*settings, "--restore").code == 2
+    assert xnatctl(*settings, "--restore", "--yes").json()["mode"] == was
+    assert xnatctl(*settings).json()["mode"] == was
+    assert xnatctl(*settings, "--restore", "--yes").code == 5

@@ -271,7 +271,7 @@ async def rebuild(app: App, *, chosen: Chosen, workers: int | None, dry_run: boo
     "--restore",
     is_flag=True,
     group=OUTPUT,
-    help="Put back what it was before the first --set.",
+    help="Put back what it was before the first --set, or a run that died.",
 )
 @yes_option
 @dry_run_option
@@ -280,8 +280,8 @@ async def settings(
 ) -> None:
     """Show or change what becomes of sessions that arrive in a project.
 
-    What it was before the first --set is kept in the project's configuration, until --restore puts
-    it back, from whatever machine.
+    What it was before the first --set, or before a transfer that died, is kept in the project's
+    configuration, until --restore puts it back, from whatever machine.
 
     \b
     Examples:
@@ -299,10 +299,8 @@ async def settings(
         before = await xnat.get_prearchive_code(project)
         former = await notes.former_code(project)
         if restore and not former:
-            raise NotFound(
-                f"nothing is known of what the prearchive of {project} was before",
-                why="`prearchive settings --set` has not changed it, or it was restored",
-            )
+            await _end_lease(app, xnat, project, yes=yes, dry_run=dry_run)
+            return
         code = former if restore else MODES[mode] if mode else before
         if code != before and not dry_run:
             if not yes:
@@ -313,6 +311,23 @@ async def settings(
         if former and code == former and (mode or restore) and not dry_run:
             await notes.note_code(project, "")
         code = before if dry_run else code
+    app.console.record({"project": project, "mode": _mode(code), "code": code}, key="mode")
+
+
+async def _end_lease(app: App, xnat: Xnat, project: str, *, yes: bool, dry_run: bool) -> None:
+    """Put back what a transfer changed that died before it could."""
+    from xnatctl import routes
+
+    code = await routes.restore_routing(xnat, project, dry_run=True)
+    if not code:
+        raise NotFound(
+            f"nothing is known of what the prearchive of {project} was before",
+            why="no run and no `prearchive settings --set` has changed it, or it was restored",
+        )
+    if not dry_run:
+        if not yes:
+            app.console.confirm(f"Set the prearchive of {project} to {_mode(code)}?")
+        await routes.restore_routing(xnat, project)
     app.console.record({"project": project, "mode": _mode(code), "code": code}, key="mode")
 
 

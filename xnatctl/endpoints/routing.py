@@ -175,11 +175,11 @@ class Routing:
         )
 
 
-async def restore(xnat: Xnat, project: str) -> str:
+async def restore(xnat: Xnat, project: str, *, dry_run: bool = False) -> str:
     """Put back what runs that died left; the code, or nothing when no run had changed it.
 
     Raises Locked while a run whose time is not over holds the routing.
     """
     routing = Routing(xnat, project, holder="")
     await routing.check_free()
-    return await routing.release()
+    return await (routing.before() if dry_run else routing.release())
