@@ -14,9 +14,10 @@ import hashlib
 import os
 import shutil
 import stat
+import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -380,22 +381,32 @@ def _commit(handle: int, part: Path, path: Path, hashes: _Hashes) -> Written:
 
 
 def _write_batch(files: list[_Small], sha256: bool) -> list[Written]:
-    rows = []
-    for path, data, digest in files:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = part_beside(path)
-        hashes = _Hashes(sha256, digest)
-        hashes.update(data)
-        try:
-            with part.open("xb") as file:
-                hold(file.fileno())
-                file.write(data)
-                file.flush()
-                rows.append(_commit(file.fileno(), part, path, hashes))
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
-    return rows
+    """Small files. All are on their way to the disk before the first is waited for: twice as fast
+    as one after the other.
+    """
+    with ExitStack() as stack:
+        written = []
+        for path, data, digest in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = part_beside(path)
+            stack.callback(part.unlink, missing_ok=True)
+            file = stack.enter_context(part.open("xb", buffering=0))
+            hold(file.fileno())
+            hashes = _Hashes(sha256, digest)
+            hashes.update(data)
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            _start_writing_out(file.fileno())
+            written.append((file.fileno(), part, path, hashes))
+        return [_commit(*one) for one in written]
+
+
+def _start_writing_out(handle: int) -> None:
+    """Have the system begin to write what it holds of a file; Linux understands this advice so."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _sync_folders(folders: set[Path]) -> None:
