@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Any
 
 from .types import Left, Report, UnitOutcome
@@ -42,7 +43,8 @@ class Account:
                 self._verified[one.verified] += one.files
             self._retries += max(0, one.attempts - 1)
         self._codes.update(left.code for left in outcome.left)
-        self._left += outcome.left[: MOST_PROBLEMS - len(self._left)]
+        for left in outcome.left[: MOST_PROBLEMS - len(self._left)]:
+            self._left.append(replace(left, unit=outcome.label))
         if outcome.became == "failed":
             self._mismatched |= bool(outcome.mismatches) or outcome.error_kind == "corrupt"
             if len(self._problems) < MOST_PROBLEMS:

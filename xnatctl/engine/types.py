@@ -148,11 +148,15 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """Something that was not carried, and why. `code` is accepted by name on the command line."""
+    """Something that was not carried, and why. `code` is accepted by name on the command line.
+
+    `key` is its address inside a unit; in the report of a run `unit` is that unit's label.
+    """
 
     key: str
     code: str
     reason: str
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)

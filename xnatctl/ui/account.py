@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from .console import Column, Console
 from .render import size, span
-from .report import gone_sentence
+from .report import gone_sentence, left_sentence
 
 FIGURES = ("copied", "kept", "left", "failed", "files", "bytes", "files_kept")
 
@@ -77,7 +77,7 @@ def print_account(data: Mapping[str, Any], console: Console) -> None:
     for how, number in verified.items():
         console.say(f"verified by {how}: {number} files")
     for one in data.get("left", []):
-        console.warn(f"left behind: {one['key']} ({one['code']}): {one['reason']}")
+        console.warn(left_sentence(one))
     for one in data.get("gone", []):
         console.say(gone_sentence(one["key"], one["code"], one["reason"]))
     for one in data.get("problems", []):

@@ -116,7 +116,15 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def left_json(left: Left) -> dict[str, str]:
-    return {"key": left.key, "code": left.code, "reason": left.reason}
+    row = {"key": left.key, "code": left.code, "reason": left.reason}
+    return {"unit": left.unit, **row} if left.unit else row
+
+
+def left_sentence(left: Mapping[str, str]) -> str:
+    """What was left behind, of which session, and why. Older reports do not name the session."""
+    unit, key = left.get("unit", ""), left["key"]
+    place = key if not unit or key.endswith(unit) else f"{key} of {unit}"
+    return f"left behind: {place} ({left['code']}): {left['reason']}"
 
 
 def sentence(one: UnitOutcome) -> str:
@@ -147,7 +155,7 @@ def print_report(report: Report, console: Console) -> None:
     _more(console, len(report.problems), "problem")
     if not console.quiet:
         for left in report.left[:SHOWN]:
-            console.warn(f"left behind: {left.key} ({left.code}): {left.reason}")
+            console.warn(left_sentence(left_json(left)))
         _more(console, len(report.left), "thing", "left behind")
         for lost in report.gone[:SHOWN]:
             console.say(gone_sentence(lost.key, lost.code, lost.reason))
