@@ -269,7 +269,8 @@ def test_the_report_as_json_can_be_written_and_names_problems_and_what_was_left(
         mismatches=(Mismatch("scans/1/a.dcm", "size 3, not 4"),),
     )
     document = json.loads(json.dumps(to_json(report(bad))))
-    assert document["left"] == [{"key": "scans/9", "code": "empty", "reason": "nothing in it"}]
+    (one,) = document["left"]
+    assert one == {"unit": "S2", "key": "scans/9", "code": "empty", "reason": "nothing in it"}
     assert document["problems"][0]["mismatches"] == [
         {"key": "scans/1/a.dcm", "problem": "size 3, not 4"}
     ]
