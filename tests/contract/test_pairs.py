@@ -18,9 +18,10 @@ from xnatctl.engine.verify import compare, level
 # Memory has a layout of its own; all others use XNAT's.
 PAIRS = [
     ("memory", "memory"),
-    ("local", "local"),
-    ("local", "archive"),
+    ("bundle", "local"),
+    ("bundle", "archive"),
     ("xnat", "local"),
+    ("xnat", "bundle"),
     ("xnat", "archive"),
     ("xnat", "prearchive"),
 ]
