@@ -5,7 +5,7 @@ export PYTHON
 VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
-WORKERS ?= 2
+WORKERS ?= 3
 PYTEST_ARGS ?=
 
 .PHONY: demo test test-all clients conformance check format bench bench-quick bench-full bench-page docs reference man sandbox clean
@@ -14,16 +14,16 @@ demo: $(VENV)/core
 	@$(BIN)/xnatctl sandbox demo
 
 test: $(VENV)/dev
-	$(PY) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 test-all: $(VENV)/dev
-	HYPOTHESIS_PROFILE=thorough $(PY) -m pytest -n $(WORKERS) --all \
+	HYPOTHESIS_PROFILE=thorough $(PY) -m pytest -n $(WORKERS) --dist worksteal --all \
 		--fault-table docs/reliability.md $(PYTEST_ARGS)
 
 clients: .venv-clients/ready .venv-xnat06/ready
 
 conformance: $(VENV)/dev clients
-	XNATCTL_CONFORMANCE=required $(PY) -m pytest -vv -n $(WORKERS) $(PYTEST_ARGS) tests/conformance
+	XNATCTL_CONFORMANCE=required $(PY) -m pytest -vv -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) tests/conformance
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

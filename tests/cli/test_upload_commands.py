@@ -99,7 +99,7 @@ def test_a_person_is_told_what_was_left_out_and_where_it_went(
     (export / "notes.txt").write_text("notes")
     done = xnatctl(*line(export, "UP2_MR1", subject="UP2"))
     assert done.code == 0, done.err
-    assert "left behind: notes.txt (other-file): it is a text" in done.err
+    assert "left behind: notes.txt of UP2_MR1 (other-file): it is a text" in done.err
     assert "in /data/archive/projects/STUDY/subjects/UP2/experiments/UP2_MR1" in done.err
 
 
