@@ -290,7 +290,7 @@ class BundleReader:
             )
         self.project = _parse(project).session.id
         self._ledger = Ledger(home)
-        self._manifest: defaultdict[str, dict[str, Row]] | None = None
+        self._manifest: dict[str, dict[str, Row]] | None = None
         self._documents = {paths.project(self.project): project}
         self._sessions: dict[str, Session] = {}
         self._subjects: list[Subject] = []
@@ -383,11 +383,13 @@ class BundleReader:
         if rows := self._ledger.read(unit).rows:
             return rows
         if self._manifest is None:
-            self._manifest = defaultdict(dict)
+            whole: dict[str, dict[str, Row]] = defaultdict(dict)
             path = self._home / MANIFEST
             for row in read_manifest(path) if path.is_file() else ():
-                self._manifest[unit_of(row.path.removeprefix("data/"))][row.path] = row
-        return self._manifest[unit]
+                whole[unit_of(row.path.removeprefix("data/"))][row.path] = row
+            # Listings are made by several threads: none may see a part of it.
+            self._manifest = whole
+        return self._manifest.get(unit, {})
 
     def _list_files(self, ref: Ref) -> list[File]:
         """Files below a thing, as a listing of a server would show them. Raises Corrupt when one
