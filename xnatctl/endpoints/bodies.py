@@ -18,8 +18,8 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -27,6 +27,8 @@ from typing import Any, BinaryIO, cast
 import anyio
 import anyio.to_thread
 
+from xnatctl.engine.ports import Chunks
+from xnatctl.engine.types import Item
 from xnatctl.errors import LocalFault, NotFound, UsageError
 from xnatctl.zipstream import ZipWriter, crc32
 
@@ -301,6 +303,17 @@ class Pulled:
         with anyio.CancelScope(shield=True):
             async with self._reading:
                 self._pieces.close()
+
+
+@asynccontextmanager
+async def opened(item: Item, bodies: Mapping[str, Body]) -> AsyncIterator[Chunks]:
+    """The file of an item, or a zip of its members as it is made; `bodies` are by key."""
+    if item.kind == "file":
+        pieces = blocks(bodies[item.key])
+    else:
+        pieces = archive((one.path, bodies[one.key]) for one in item.members)
+    async with aclosing(Pulled(pieces)) as body:
+        yield body
 
 
 def _gather(pieces: Iterator[bytes]) -> bytes:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Set
-from contextlib import ExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from xnatctl.errors import NotFound, Refused
 from xnatctl.model import Ref
 from xnatctl.xnat.parse import digest_of
 
-from .bodies import START, Body, Pulled, Unread, archive, blocks, find, hashed, is_litter
+from .bodies import START, Body, Unread, find, hashed, is_litter, opened
 from .catalogue import container_key
 
 EXPLAINED = frozenset({"junk", "dicomdir", "other-file", "empty", "duplicate"})
@@ -311,15 +311,8 @@ class DicomSource:
                 digest=await anyio.to_thread.run_sync(hashed, body),
             )
 
-    @asynccontextmanager
-    async def open(self, unit: Unit, item: Item) -> AsyncIterator[Chunks]:
-        """The file, or a zip of the members as it is made."""
-        if item.kind == "file":
-            pieces = blocks(self._bodies[item.key])
-        else:
-            pieces = archive((one.path, self._bodies[one.key]) for one in item.members)
-        async with aclosing(Pulled(pieces)) as body:
-            yield body
+    def open(self, unit: Unit, item: Item) -> AbstractAsyncContextManager[Chunks]:
+        return opened(item, self._bodies)
 
     def member_path(self, item: Item, name: str) -> str:
         return name

@@ -7,7 +7,7 @@ anything is sent, so what is there and equal stays, and what arrived is proven b
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +21,7 @@ from xnatctl.model import Ref
 from xnatctl.xnat.parse import digest_of
 
 from .archive import ArchiveSink
-from .bodies import Body, Pulled, Unread, archive, blocks, files_of, hashed, is_litter
+from .bodies import Body, Unread, files_of, hashed, is_litter, opened
 from .catalogue import container_key
 
 FileStamp = tuple[str, int, int]
@@ -127,15 +127,8 @@ class FolderSource:
         path = self._path / body.name if is_folder else self._path
         return str(path.absolute()), int(size), int(changed)
 
-    @asynccontextmanager
-    async def open(self, unit: Unit, item: Item) -> AsyncIterator[Chunks]:
-        """The file, or a zip of the members as it is made."""
-        if item.kind == "file":
-            pieces = blocks(self._bodies[item.key])
-        else:
-            pieces = archive((one.path, self._bodies[one.key]) for one in item.members)
-        async with aclosing(Pulled(pieces)) as body:
-            yield body
+    def open(self, unit: Unit, item: Item) -> AbstractAsyncContextManager[Chunks]:
+        return opened(item, self._bodies)
 
     def member_path(self, item: Item, name: str) -> str:
         return name

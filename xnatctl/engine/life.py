@@ -110,8 +110,7 @@ class UnitRun:
         self._left: list[Left] = []
         self._gone: set[str] = set()
         self._wrong: dict[str, Stamp] = {}
-        self._found = "kept"
-        self._was_cut = False
+        self._was_cut = False  # an earlier run began it and did not end it well
         self.is_founded = False
         """Whether it exists at the sink, so that what depends on it can go on."""
 
@@ -183,9 +182,7 @@ class UnitRun:
         unit = self._light
         known = await run.state.known(run.pair, unit.key)
         if known is not None:
-            # What a run wrote that died before it could say so is found by the next one.
             self._was_cut = known.status != "done"
-            self._found = "done" if self._was_cut else "kept"
             unit = replace(unit, facts={**known.facts, **unit.facts})
         async with run.limits.source.slot():
             unit = await run.source.describe(unit)
@@ -409,13 +406,15 @@ class UnitRun:
     async def _record(self, unit: Unit, status: str) -> None:
         run = self._run
         became = {one.key: one for one in self._outcomes}
+        # What a run wrote that died before it could say so is found by the next one.
+        found = "done" if self._was_cut else "kept"
         rows: list[tuple[str, str, int | None, str, str]] = []
         for item in unit.items:
             one = became.get(item.key)
             if one is not None and one.became == "failed":
                 rows.append((item.key, item.digest, item.bytes, "failed", one.error))
             elif item.verdict is Verdict.KEEP:
-                rows.append((item.key, item.digest, item.bytes, self._found, ""))
+                rows.append((item.key, item.digest, item.bytes, found, ""))
             elif one is not None and one.became == "copied":
                 if item.kind == "zip":
                     there = [m for m in item.members if m.key not in self._gone]
