@@ -41,13 +41,8 @@ from xnatctl.endpoints.bench import MadeUp as MadeUp
 from xnatctl.endpoints.bench import Repeated as Repeated
 from xnatctl.endpoints.bids import BidsSink, find_twins
 from xnatctl.endpoints.bids import Rules as Rules
-from xnatctl.endpoints.bundle import (
-    BundleReader,
-    BundleSink,
-    Origin,
-    check_target,
-    place_in_bundle,
-)
+from xnatctl.endpoints.bundle import BundleSink, Origin, check_target, place_in_bundle
+from xnatctl.endpoints.bundle_reader import BundleReader
 from xnatctl.endpoints.catalogue import SETTINGS
 from xnatctl.endpoints.dicom_folder import EXPLAINED, DicomSource
 from xnatctl.endpoints.dicom_folder import Exam as Exam
@@ -164,7 +159,7 @@ class TransferEnds:
             relabel=self.relabel,
             provenance=self.provenance,
             users=self.users,
-            fields=Fields(archive) if isinstance(archive, Xnat) else None,
+            fields=_fields(archive),
             selection=self.selection,
         )
 
@@ -412,16 +407,18 @@ class ExportEnds:
     def source(self, xnat: Archive) -> XnatSource:
         return XnatSource(
             xnat,
+            fields=_fields(xnat),
             target=self.selection.ref,
             name=self.name,
             beside=True,
             selection=self.selection,
         )
 
-    def sink(self) -> BundleSink:
+    def sink(self, remember: Remember) -> BundleSink:
         return BundleSink(
             self.root,
             origin=self.origin,
+            remember=remember,
             name=self.whole,
             payload=self.payload,
             previous=self.previous,
@@ -466,7 +463,8 @@ async def export(
         payload="data" if into.bag else "",
         previous=nightly.previous_snapshot(into.root) if into.snapshot else None,
     )
-    here, sink = ends.source(source), ends.sink()
+    here = ends.source(source)
+    sink = ends.sink(_remember(desk.state, Pair(here.name, ends.whole)))
     seen = _Seen()
     desk.bus.add(seen)
     report = await run(desk, here, sink, selection, ends=ends)
@@ -476,6 +474,8 @@ async def export(
     moment = datetime.now()
     gone: list[Row] = []
     if into.snapshot and whole:
+        if gone and not await source.transport.confirm_login():
+            gone = []  # a guest's listings are shorter
         await anyio.to_thread.run_sync(nightly.forget_all_but, sink.ledger, seen.keys)
     elif whole and not (selection.rules or selection.since):
         gone = await _only_here(here, sink, selection, seen.keys)
@@ -514,7 +514,16 @@ async def _export_bids(desk: Desk, source: Xnat, selection: Selection, into: Dat
         await anyio.to_thread.run_sync(sink.describe_dataset, name)
     if whole and not (selection.rules or selection.since):
         gone = await sink.only_here()
-        if into.deletions != "report":
+        if gone and await source.transport.confirm_login():
+            # Only what a second look misses too counts.
+            async for unit in ends.units(scans):
+                with suppress(Vanished):
+                    if sink.may_hold(unit, gone):
+                        sink.keep(await ends.describe(unit))
+            gone = [path for path in await sink.only_here() if path in gone]
+        else:
+            gone = []
+        if gone and into.deletions != "report":
             await anyio.to_thread.run_sync(
                 nightly.remove_files, into.root, gone, into.deletions, datetime.now()
             )
@@ -725,6 +734,13 @@ async def bench(desk: Desk, source: Source, sink: Sink, *, at_once: int) -> Repo
     """A run with exactly so many at once, which ends when the source or the desk says so."""
     desk = replace(desk, options=replace(desk.options, workers=at_once))
     gates = (Gate(name, most=at_once, fixed=True) for name in ("source", "sink"))
+def _fields(archive: Archive) -> Fields | BundleReader | None:
+    """What knows the custom fields of an archive."""
+    if isinstance(archive, BundleReader):
+        return archive
+    return Fields(archive) if isinstance(archive, Xnat) else None
+
+
     return await run(desk, source, sink, Selection(Ref("bench")), limits=Limits(*gates))
 
 

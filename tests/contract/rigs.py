@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xnatctl.endpoints.archive import ArchiveSink
-from xnatctl.endpoints.bundle import BundleReader, BundleSink, Origin
+from xnatctl.endpoints.bundle import BundleSink, Origin
+from xnatctl.endpoints.bundle_reader import BundleReader
 from xnatctl.endpoints.catalogue import container_key
 from xnatctl.endpoints.entries import Entries
 from xnatctl.endpoints.local import LocalSink

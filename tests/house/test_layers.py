@@ -65,7 +65,16 @@ FILES: dict[str, set[str]] = {
 }
 
 # Endpoints are leaves: these pairs are the only ties between two of them.
-ENDPOINTS_SHARE = {"bodies", "catalogue", "entries", "repack", "tarring", "manifest", "parts"}
+ENDPOINTS_SHARE = {
+    "bodies",
+    "catalogue",
+    "entries",
+    "repack",
+    "tarring",
+    "manifest",
+    "names",
+    "parts",
+}
 ENDPOINTS_WRAP = {
     ("prearchive", "archive"),
     ("prearchive", "routing"),

@@ -165,22 +165,3 @@ async def test_odd_names_arrive_under_their_own_names(odd: Bench, tmp_path: Path
 
 def is_renamed(name: str) -> bool:
     return "%" in name or "ü" in name
-
-
-async def test_a_name_that_the_disk_cannot_hold_is_named_and_the_rest_arrives(
-    demo: Bench, tmp_path: Path
-) -> None:
-    def place(unit: object, key: str) -> str:
-        name = key.rpartition("/")[2]
-        return f"{'x' * 300}{name}" if name.endswith(".json") else key
-
-    selection = Selection(Ref("DEMO", session=SESSION), levels=frozenset({"scans"}))
-    async with demo.desk("download") as desk, connect(demo.here) as source:
-        into = routes.Folder(tmp_path / "out", place)
-        report = await routes.download(desk, source, selection, into=into)
-
-    assert {one.code for one in report.left} == {"local-name"}
-    assert all(one.key.endswith(".json") for one in report.left)
-    there = files_below(tmp_path / "out")
-    assert len(there) == len([one for one in scan_files(demo.source) if ".json" not in one[2]])
-    assert report.exit_code == 1

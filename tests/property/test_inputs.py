@@ -18,7 +18,7 @@ from xnatctl.cli.selection import load_labels, load_transfer_file
 from xnatctl.dicom.head import Unfit, read_head
 from xnatctl.endpoints import bodies
 from xnatctl.endpoints.bids import Rules
-from xnatctl.endpoints.bundle import BundleReader
+from xnatctl.endpoints.bundle_reader import BundleReader
 from xnatctl.endpoints.manifest import read_manifest
 from xnatctl.engine.pace import Window, parse_rate
 from xnatctl.engine.state import StateStore

@@ -118,4 +118,4 @@ class RemoteExport:
             yield self.ends.source(here), self._sink
 
     def _sink(self, remember: Remember) -> Sink:
-        return self.ends.sink()
+        return self.ends.sink(remember)

@@ -181,7 +181,8 @@ def light(event: Event) -> Event:
     """
     if isinstance(event, UnitPlanned):
         unit = event.unit
-        return replace(event, unit=Unit(unit.key, unit.kind, unit.ref, unit.target, unit.label))
+        told = Unit(unit.key, unit.kind, unit.ref, unit.target, unit.label, mapped=unit.mapped)
+        return replace(event, unit=told)
     if isinstance(event, ItemStarted):
         item = event.item
         # One and the same record is written once by pickle, however often it is there.

@@ -246,6 +246,15 @@ class BidsSink(LocalSink):
     def prepare(self, unit: Unit, inventory: Inventory) -> Unit:
         return super().prepare(self._named(unit), inventory)
 
+    def may_hold(self, unit: Unit, paths: Iterable[str]) -> bool:
+        """Whether any of these files lies where those of the session do."""
+        subject, session = labels_of(unit, self._rules)
+        return any(path.startswith(f"sub-{subject}/ses-{session}/") for path in paths)
+
+    def keep(self, unit: Unit) -> None:
+        """Take the files of a session, as it is described now, for those of this run."""
+        self._placed.update(names_of(unit, self._rules).values())
+
     async def only_here(self) -> list[str]:
         """Files that earlier runs wrote and no session of this one has, such as those of a session
         that is gone, or an image that has become `run-01`. What others put there is theirs.

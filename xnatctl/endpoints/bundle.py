@@ -1,4 +1,4 @@
-"""An exported project on disk: as a sink that keeps it up to date, and read like a server.
+"""An exported project on disk, as a sink that keeps it up to date; `bundle_reader` reads it.
 
     DIR/project.xml, project.json, resources/…, settings/…
     DIR/subjects/S/subject.xml, subject.json, resources/…
@@ -18,31 +18,28 @@ How `BundleSink` decides what has to move:
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import shutil
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 
 from xnatctl.engine.plan import expected, same
 from xnatctl.engine.ports import Chunks, Inventory
 from xnatctl.engine.types import Item, Stamp, Unit, Verdict
-from xnatctl.errors import BadReply, Conflict, Corrupt, NotFound
-from xnatctl.model import File, Ref, Session, SessionDetail, Subject
+from xnatctl.errors import Conflict
 from xnatctl.xnat import paths
-from xnatctl.xnat.parse import digest_of, parse_session_xml
+from xnatctl.xnat.fields import field_path
+from xnatctl.xnat.parse import digest_of
 
-from .bodies import Pulled, archive, blocks, file_body
-from .catalogue import PROJECT, PROJECT_XML, SESSION_XML, SETTINGS, SUBJECT_XML, parse_key
-from .local import FileStamp, LocalSink, Written, path_below
-from .manifest import MANIFEST, Ledger, Page, Row, read_manifest, unit_of
-from .parts import is_part
+from .catalogue import FIELDS, NO_FIELDS, PROJECT, SETTINGS
+from .local import FileStamp, LocalSink, Written
+from .manifest import HOME, Ledger, Page, Row
 
 PAGE = "page-of-the-manifest"
 """The key of the item that stands for a unit's rows."""
@@ -55,6 +52,9 @@ class Origin:
 
     server: str
     version: str = ""
+
+
+Remember = Callable[[str, Mapping[str, str]], Awaitable[None]]
 
 
 def place_in_bundle(unit: Unit, key: str) -> str:
@@ -73,8 +73,11 @@ class BundleSink(LocalSink):
         name: str = "",
         payload: str = "",
         previous: Path | None = None,
+        remember: Remember | None = None,
     ) -> None:
-        """`payload` is the folder below `root` where files go, `name` that of the whole export."""
+        """`payload` is the folder below `root` where files go, `name` that of the whole export.
+        What custom fields a session had is remembered: no listing tells.
+        """
         prefix = f"{payload}/" if payload else ""
         super().__init__(
             root,
@@ -85,6 +88,7 @@ class BundleSink(LocalSink):
         self.name = name or self.name
         self.ledger = Ledger(root)
         self._origin = origin
+        self._remember = remember
         self._previous = Ledger(previous) if previous is not None else None
         self._known: dict[str, Row] = {}
         self._fresh: dict[str, Written] = {}
@@ -111,6 +115,12 @@ class BundleSink(LocalSink):
 
     async def inventory(self, unit: Unit) -> Inventory:
         page, before = await anyio.to_thread.run_sync(self._pages, unit)
+        if page.unit != unit.key:
+            raise Conflict(
+                f"{unit.label} would lie in the folder of {page.unit}",
+                why="this file system does not tell upper from lower case",
+                hint="export to one that does",
+            )
         rows = {**before.rows, **page.rows}
         known = {str(self._root / path): row for path, row in rows.items()}
         self._known.update(known)
@@ -141,10 +151,6 @@ class BundleSink(LocalSink):
     def _pages(self, unit: Unit) -> tuple[Page, Page]:
         before = self._previous.read(unit.key) if self._previous else Page(unit.key)
         return self.ledger.read(unit.key), before
-
-    def where(self, unit: Unit, key: str) -> str:
-        """The path of a key as rows have it: relative to the folder of the export."""
-        return self._place(unit, key)
 
     def _at_previous(self, unit: Unit, key: str, before: Page) -> Row | None:
         """The row of a file that the previous snapshot has, unchanged since."""
@@ -191,8 +197,18 @@ class BundleSink(LocalSink):
             await anyio.to_thread.run_sync(self._write_page, unit, item)
             return
         await super().put(unit, item, chunks)
-        if item.kind == "document":
+        if item.key == FIELDS:
+            self._arrived[unit.key, FIELDS] = await self._seen_fields(unit)
+        elif item.kind == "document":
             self._arrived[unit.key, item.key] = item.digest
+
+    async def _seen_fields(self, unit: Unit) -> str:
+        """The digest of custom fields, which are known only when they have been read."""
+        found = json.loads(await anyio.Path(self.path(unit, FIELDS)).read_bytes())
+        digest = digest_of(json.dumps(found, sort_keys=True)) if found else NO_FIELDS
+        if self._remember is not None:
+            await self._remember(unit.key, {"fields": digest})
+        return digest
 
     def _write_page(self, unit: Unit, item: Item) -> None:
         """The rows of all that is there of the unit, and of what only the export still has."""
@@ -208,7 +224,8 @@ class BundleSink(LocalSink):
                 if row is not None:
                     rows[path] = row
                 whole &= row is not None and same(stamp, Stamp(row.size, row.md5))
-                whole &= one.kind != "document" or bool(row and row.fingerprint == one.digest)
+                if one.kind == "document" and key != FIELDS:
+                    whole &= row is not None and row.fingerprint == one.digest
         for path, row in old.rows.items():
             if path not in rows and (self._root / path).is_file():
                 rows[path] = replace(row, only_here=True)
@@ -223,12 +240,15 @@ class BundleSink(LocalSink):
             return None
         fresh = self._fresh.pop(str(path), None)
         print_ = self._arrived.pop((unit.key, key), known.fingerprint if known else "")
+        where, place = self.where(unit, key), self._place(unit, key)
+        name = place if where != place else ""
         if fresh is None:
             if known is None or (known.size, known.mtime_ns) != (facts.st_size, facts.st_mtime_ns):
                 return None
-            return replace(known, fingerprint=print_, only_here=False)
+            return replace(known, fingerprint=print_, only_here=False, name=name)
         return Row(
-            path=self.where(unit, key),
+            path=where,
+            name=name,
             size=fresh.size,
             md5=fresh.digest,
             sha256=fresh.sha256,
@@ -245,6 +265,8 @@ def _source_of(server: str, item: Item, key: str) -> str:
     """The address of what a row stands for."""
     if item.kind == "document":
         kind = "json" if item.path == "json" else "xml"
+        if item.key == FIELDS:
+            return f"{server}{field_path(paths.owner(item.ref))}"
         return f"{server}{paths.owner(replace(item.ref, resource=None))}?format={kind}"
     inside = key.partition("/files/")[2]
     return f"{server}{paths.file(item.ref, inside)}"
@@ -262,235 +284,11 @@ def _link_all(links: list[tuple[Path, Path]]) -> None:
             shutil.copy2(there, here)
 
 
-# --- reading -----------------------------------------------------------------------------------
-
-_SESSION = re.compile(r"subjects/(?P<subject>[^/]+)/sessions/(?P<session>[^/]+)")
-
-
-class BundleReader:
-    """Answers what `XnatSource` asks of a server out of a bundle: export, then import, is transfer.
-
-    Digests come from the manifest, so that a file that rotted on the disk does not arrive.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        """`folder` is an export, the folder of snapshots (then the latest is meant), or a bag."""
-        home = folder / "latest" if (folder / "latest" / MANIFEST).is_file() else folder
-        root = home / "data" if (home / "bagit.txt").is_file() else home
-        self._root = root
-        self._home = home
-        self.name = str(folder)
-        self.url = f"file://{folder.absolute()}"
-        project = root / PROJECT_XML
-        if not project.is_file():
-            raise NotFound(
-                f"{folder} holds no exported project",
-                why=f"{PROJECT_XML} is not there",
-                hint="name the folder that `xnatctl project export` wrote",
-            )
-        self.project = _parse(project).session.id
-        self._ledger = Ledger(home)
-        self._manifest: dict[str, dict[str, Row]] | None = None
-        self._documents = {paths.project(self.project): project}
-        self._sessions: dict[str, Session] = {}
-        self._subjects: list[Subject] = []
-        self._index()
-
-    def _index(self) -> None:
-        for folder in _folders(self._root / "subjects"):
-            document = folder / SUBJECT_XML
-            known = _parse(document).session
-            subject = Subject(known.id, folder.name, self.project)
-            self._subjects.append(subject)
-            self._documents[paths.subject(self.project, subject.label)] = document
-            for session in _folders(folder / "sessions"):
-                self._index_session(session, subject)
-
-    def _index_session(self, folder: Path, subject: Subject) -> None:
-        document = folder / SESSION_XML
-        detail = _parse(document)
-        session = replace(
-            detail.session,
-            label=folder.name,
-            project=self.project,
-            subject=subject.label,
-            subject_id=subject.id,
-        )
-        self._sessions[session.id] = session
-        for one in detail.assessors:
-            place = folder / "assessors" / one.label.replace("/", "%2F") / "assessor.xml"
-            self._documents[paths.session(Ref(self.project, session_id=one.id))] = place
-
-    def _folder(self, ref: Ref) -> Path:
-        if ref.session_id:
-            session = self._sessions[ref.session_id]
-            return self._root / "subjects" / session.subject / "sessions" / session.label
-        return self._root / "subjects" / ref.subject if ref.subject else self._root
-
-    # --- what a server is asked ----------------------------------------------------------------
-
-    async def find_project(self, project: str) -> str | None:
-        return self.project if project == self.project else None
-
-    async def list_subjects(self, project: str) -> list[Subject]:
-        return self._subjects
-
-    async def list_experiments(self, project: str, subject: str | None = None) -> list[Session]:
-        return list(self._sessions.values())
-
-    async def resolve_session(self, session: str, project: str | None = None) -> Session:
-        for one in self._sessions.values():
-            if session in (one.id, one.label):
-                return one
-        raise NotFound(f"no session {session} in {self.name}")
-
-    async def xml(self, path: str) -> bytes:
-        try:
-            return await anyio.Path(self._documents[path]).read_bytes()
-        except (KeyError, FileNotFoundError) as error:
-            raise NotFound(f"{self.name} has no document of {path}") from error
-
-    async def item_json(self, path: str) -> bytes:
-        """The document as JSON, as the export has it beside the XML."""
-        try:
-            return await anyio.Path(self._documents[path].with_suffix(".json")).read_bytes()
-        except (KeyError, FileNotFoundError) as error:
-            raise NotFound(f"{self.name} has no JSON of {path}") from error
-
-    async def get_session(self, session_id: str) -> SessionDetail:
-        document = self._folder(Ref(self.project, session_id=session_id)) / SESSION_XML
-        return await anyio.to_thread.run_sync(_parse, document)
-
-    async def get_settings(self, project: str) -> dict[str, str]:
-        folder = anyio.Path(self._root / SETTINGS)
-        if not await folder.is_dir():
-            return {}
-        return {
-            name: await anyio.Path(folder / name).read_text("utf-8")
-            for name in paths.SETTINGS
-            if await anyio.Path(folder / name).is_file()
-        }
-
-    async def list_members(self, project: str) -> list[tuple[str, str]]:
-        """An export has no users."""
-        return []
-
-    async def list_files(self, ref: Ref, *, deep: bool = False) -> list[File]:
-        return await anyio.to_thread.run_sync(self._list_files, ref)
-
-    def _rows(self, unit: str) -> Mapping[str, Row]:
-        """What the manifest says of a unit; a copy of an export may have come without its pages."""
-        if rows := self._ledger.read(unit).rows:
-            return rows
-        if self._manifest is None:
-            whole: dict[str, dict[str, Row]] = defaultdict(dict)
-            path = self._home / MANIFEST
-            for row in read_manifest(path) if path.is_file() else ():
-                whole[unit_of(row.path.removeprefix("data/"))][row.path] = row
-            # Listings are made by several threads: none may see a part of it.
-            self._manifest = whole
-        return self._manifest.get(unit, {})
-
-    def _list_files(self, ref: Ref) -> list[File]:
-        """Files below a thing, as a listing of a server would show them. Raises Corrupt when one
-        that the manifest names is not there.
-        """
-        folder = self._folder(ref)
-        unit = folder.relative_to(self._root).as_posix()
-        rows = self._rows(PROJECT if unit == "." else unit)
-        top = folder
-        if ref.level:
-            sides = (ref.side,) if ref.side else ()
-            item = (ref.item or "").replace("/", "%2F")
-            top = folder.joinpath(ref.level, item, *sides)
-        base = "/data/experiments/x" if ref.session_id else "/data/projects/x"
-        found, seen = [], set[Path]()
-        for path in _files_below(top, without="sessions" if ref.subject else "subjects"):
-            key = path.relative_to(folder).as_posix()
-            parsed = parse_key(key)
-            if parsed is None:
-                continue
-            lane, (_, _, side), inside = parsed
-            if side == "in" and not ref.level:
-                continue  # a deep listing has outputs only
-            row = rows.get(path.relative_to(self._home).as_posix())
-            seen.add(path)
-            found.append(
-                File(
-                    path=inside,
-                    size=path.stat().st_size,
-                    digest=row.md5 if row else "",
-                    uri=f"{base}/{lane}/files/{inside}",
-                    resource_id=lane,
-                    resource=lane.rpartition("/")[2].replace("%2F", "/"),
-                )
-            )
-        listed = (self._home / name for name in rows if "/files/" in name)
-        lost = [path for path in listed if path not in seen and not path.is_file()]
-        if lost:
-            raise Corrupt(
-                f"{len(lost)} files are missing from the export, {lost[0]} first",
-                hint=f"xnatctl local verify {self.name} names them; the export brings them again",
-            )
-        return found
-
-    @asynccontextmanager
-    async def open_file(self, ref: Ref, path: str) -> AsyncIterator[Chunks]:
-        place = path_below(self._folder(ref), f"{ref.resource}/files/{path}")
-        if not await anyio.Path(place).is_file():
-            raise NotFound(f"{place} is missing from the export")
-        async with aclosing(Pulled(blocks(file_body(place)))) as body:
-            yield body
-
-    @asynccontextmanager
-    async def open_zip(self, ref: Ref) -> AsyncIterator[Chunks]:
-        top = path_below(self._folder(ref), f"{ref.resource}/files")
-        label = (ref.resource or "").rpartition("/")[2].replace("%2F", "/")
-        head = f"bundle/resources/{label}/files"
-        members = ((f"{head}/{p.relative_to(top).as_posix()}", p) for p in _files_below(top))
-        async with aclosing(Pulled(archive((n, file_body(p)) for n, p in members))) as body:
-            yield body
-
-
-def _read(document: Path) -> bytes:
-    try:
-        return document.read_bytes()
-    except OSError as error:
-        raise NotFound(
-            f"{document} is missing from the export",
-            why=error.strerror or str(error),
-            hint="run the export again; it fetches what is not there",
-        ) from error
-
-
-def _parse(document: Path) -> SessionDetail:
-    try:
-        return parse_session_xml(_read(document), str(document))
-    except BadReply as error:
-        raise Corrupt(
-            f"{document} is not the document that was exported",
-            why=error.why,
-            hint="run the export again; it fetches what differs",
-        ) from error
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(one for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
-
-
-def _files_below(top: Path, *, without: str = "") -> Iterable[Path]:
-    for folder, names, files in os.walk(top):
-        if without and Path(folder) == top:
-            names[:] = [name for name in names if name not in (without, ".xnatctl")]
-        names.sort()
-        yield from (Path(folder) / name for name in sorted(files) if not is_part(name))
-
-
 def check_target(root: Path, form: str) -> None:
     """An export goes into an empty folder or into its own; `form` says what it is, and of which
     project. Raises Conflict.
     """
-    home = root / ".xnatctl" / "export"
+    home = root / HOME / "export"
     if home.is_file():
         if (known := home.read_text("utf-8").strip()) != form:
             raise Conflict(

@@ -4,7 +4,7 @@ A file is written beside its place as `.xnatctl-<16 hex>.part`, proven, synced, 
 are synced when a stage is sealed. So a file under its final name is whole, at any moment. Nothing
 is renamed to make room.
 
-A name that this file system cannot hold is left behind and named; everything else arrives.
+A name that this file system does not take is written as another one; `names` says how.
 """
 
 from __future__ import annotations
@@ -28,17 +28,16 @@ import anyio.to_thread
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from xnatctl.engine.ports import Chunks, Inventory
-from xnatctl.engine.types import Item, Left, Stamp, Unit
-from xnatctl.errors import LocalFault
+from xnatctl.engine.types import Item, Stamp, Unit
+from xnatctl.errors import Conflict, LocalFault
 from xnatctl.zipstream import Event as ZipEvent
 from xnatctl.zipstream import MemberData, MemberEnd, MemberStart
 
+from .names import Names, fold, look, path_below
 from .parts import hold, part_beside, sweep
 
 BLOCK = 1024 * 1024
 BATCH_FILES = 64
-LOCAL_NAME = "local-name"
-"""The code of a file whose name this file system cannot hold."""
 
 FileStamp = tuple[str, int, int]
 """Path, size in bytes, modification time in nanoseconds."""
@@ -73,21 +72,9 @@ def below_unit(unit: Unit, key: str) -> str:
     return f"{unit.key}/{key}"
 
 
-def why_not(place: str) -> str:
-    """Why a relative path cannot be one below a folder of this machine; empty if it can."""
-    for part in place.split("/"):
-        if part in ("", ".", "..") or "\0" in part:
-            return f"{part!r} cannot be a name here"
-        if len(os.fsencode(part)) > 255:
-            return f"{part[:40]}… has {len(os.fsencode(part))} bytes, and 255 are possible"
-    return ""
-
-
-def path_below(root: Path, place: str) -> Path:
-    """The path of `place` below `root`; refuses what would lie elsewhere or cannot be a name."""
-    if reason := why_not(place):
-        raise LocalFault(f"{place[:200]!r} cannot be a path below {root}", why=reason)
-    return root.joinpath(*place.split("/"))
+def _keys(items: Iterable[Item]) -> list[str]:
+    """The keys of all bodies that items carry."""
+    return [key for item in items for key in [one.key for one in item.members] or [item.key]]
 
 
 @contextmanager
@@ -177,23 +164,43 @@ class LocalSink:
         self._reread = reread
         self._sha256 = sha256
         self._folders: dict[str, set[Path]] = defaultdict(set)
+        self._names, self._has_looked = Names(), False
+        self._odd: dict[str, str] = {}  # paths that depend on what else there is
+        self._owned: dict[str, str] = {}  # the folders of units, whatever their case
+
+    def where(self, unit: Unit, key: str) -> str:
+        """The path of a key below the root, as it is on this file system."""
+        place = self._place(unit, key)
+        return self._odd.get(place) or self._names.place(place)
 
     def path(self, unit: Unit, key: str) -> Path:
-        return path_below(self._root, self._place(unit, key))
+        return path_below(self._root, self.where(unit, key))
 
     def prepare(self, unit: Unit, inventory: Inventory) -> Unit:
-        reasons = {item.key: why_not(self._place(unit, item.key)) for item in unit.items}
-        left = tuple(Left(key, LOCAL_NAME, reason) for key, reason in reasons.items() if reason)
-        items = tuple(item for item in unit.items if not reasons[item.key])
-        return replace(unit, items=items, left=(*unit.left, *left)) if left else unit
+        """The unit with the paths of what cannot have its own name here."""
+        named = {}
+        for key in _keys(unit.items):
+            if (where := self.where(unit, key)) != self._place(unit, key):
+                named[key] = where
+        return replace(unit, mapped=named) if named else unit
 
     async def inventory(self, unit: Unit) -> Inventory:
-        """Size and MD5 of what is there of the unit's files; MD5s are read again where unknown."""
-        wanted: dict[str, str] = {}
-        for item in unit.items:
-            for key in [one.key for one in item.members] or [item.key]:
-                if not why_not(self._place(unit, key)):
-                    wanted[key] = str(self.path(unit, key))
+        """Size and MD5 of what is there of the unit's files; MD5s are read again where unknown.
+        Raises Conflict where another unit has the same folder here.
+        """
+        if not self._has_looked:
+            self._names = await anyio.to_thread.run_sync(look, self._root)
+            self._has_looked = True
+        folder = self._place(unit, "")
+        if self._names.folds and self._owned.setdefault(fold(folder), folder) != folder:
+            raise Conflict(
+                f"{unit.label} would lie in the folder of another one",
+                why=f"here {folder} and {self._owned[fold(folder)]} are the same",
+                hint="write to a file system that tells upper from lower case",
+            )
+        keys = _keys(unit.items)
+        self._odd |= self._names.clashes({self._place(unit, key) for key in keys})
+        wanted = {key: str(self.path(unit, key)) for key in keys}
         found = await anyio.to_thread.run_sync(_stat_all, wanted)
         known: dict[str, str] = {}
         if self._digests is not None and not self._reread:
@@ -207,8 +214,7 @@ class LocalSink:
 
     async def begin(self, unit: Unit) -> None:
         """Make the root, and sweep away what a killed run left where this one is going to write."""
-        keys = (key for item in unit.to_move for key in [m.key for m in item.members] or [item.key])
-        folders = {self.path(unit, key).parent for key in keys}
+        folders = {self.path(unit, key).parent for key in _keys(unit.to_move)}
         with _words(self._root):
             await anyio.to_thread.run_sync(_make_folders, self._root)
         await anyio.to_thread.run_sync(sweep, folders)

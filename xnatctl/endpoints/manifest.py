@@ -3,7 +3,7 @@
 While a run goes on, each unit has a page of rows below `.xnatctl/units/`, written at once when the
 unit is whole; so a run that is killed loses nothing of the units before. From the pages come, at
 the end, `manifest.jsonl` (a line a file, sorted) and the lists of a BagIt bag (RFC 8493). Paths are
-relative to the folder of the export.
+relative to the folder of the export; `name` is the true one where that could not be on the disk.
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ from typing import Any
 
 from xnatctl.errors import ConfigError
 
+from .names import Names, true_place
+
 MANIFEST = "manifest.jsonl"
 HOME = ".xnatctl"
+PAGES = Names(longest=240)
+"""Pages have a suffix, and one more while they are written."""
 PUBLIC = ("path", "size", "md5", "sha256", "source", "server", "version", "time")
 
 
@@ -30,6 +34,7 @@ class Row:
     """One file of an export. `size` in bytes, `time` of its arrival in UTC.
 
     `fingerprint` is that of a document, `only_here` says that the source does not have it any more.
+    `name` is the true path where the disk could not have it.
     """
 
     path: str
@@ -43,9 +48,16 @@ class Row:
     mtime_ns: int = 0
     fingerprint: str = ""
     only_here: bool = False
+    name: str = ""
+
+    @property
+    def true(self) -> str:
+        """Where it belongs below the folder of the export, whatever the disk takes."""
+        return (self.name or self.path).removeprefix("data/")
 
     def public(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in PUBLIC}
+        named = {"name": self.name} if self.name else {}
+        return {name: getattr(self, name) for name in PUBLIC} | named
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +81,20 @@ class Ledger:
         self._unlisted = root / HOME / "unlisted"
 
     def _path(self, unit: str) -> Path:
-        return self._pages.joinpath(*unit.split("/")[:-1], f"{unit.rpartition('/')[2]}.jsonl")
+        return self._pages / f"{PAGES.place(unit)}.jsonl"
 
     def read(self, unit: str) -> Page:
-        """The page of a unit; an empty one where there is none, or none that can be read."""
+        """The page of a unit; an empty one where there is none, or none that can be read. It is
+        that of another unit where a file system takes both for the same.
+        """
         try:
             with self._path(unit).open(encoding="utf-8") as lines:
                 head = json.loads(next(lines))
                 rows = [Row(**json.loads(line)) for line in lines]
         except (OSError, ValueError, TypeError, StopIteration):
             return Page(unit)
-        return Page(unit, str(head.get("state", "")), {row.path: row for row in rows})
+        known = str(head.get("unit", unit))
+        return Page(known, str(head.get("state", "")), {row.path: row for row in rows})
 
     def write(self, page: Page) -> None:
         path = self._path(page.unit)
@@ -96,11 +111,26 @@ class Ledger:
     def units(self) -> list[str]:
         """The keys of all units that have a page, sorted."""
         found = self._pages.rglob("*.jsonl") if self._pages.is_dir() else ()
-        return sorted(path.relative_to(self._pages).as_posix()[: -len(".jsonl")] for path in found)
+        places = (path.relative_to(self._pages).as_posix()[: -len(".jsonl")] for path in found)
+        return sorted(true_place(place) or self._unit_at(place) for place in places)
+
+    def _unit_at(self, place: str) -> str:
+        with (self._pages / f"{place}.jsonl").open(encoding="utf-8") as lines:
+            return str(json.loads(next(lines))["unit"])
 
     def rows(self) -> Iterator[Row]:
         for unit in self.units():
             yield from self.read(unit).rows.values()
+
+    def renamed(self) -> Iterator[Row]:
+        """The rows of files that could not have their own names."""
+        manifest = self.root / MANIFEST
+        if self._unlisted.exists() or not manifest.is_file():
+            yield from (row for row in self.rows() if row.name)
+            return
+        # Few files are, and a manifest can be long: only their lines are taken apart.
+        with manifest.open(encoding="utf-8") as lines:
+            yield from (_parse_row(one, str(manifest)) for one in lines if '"name": "' in one)
 
     def write_lists(self, bag: Mapping[str, str] | None) -> None:
         """The manifest, and for a bag (whose `bag-info.txt` says this) its tag files, where pages
@@ -168,12 +198,13 @@ def _parse_row(line: str, where: str) -> Row:
             why="a row is a JSON object with path, size, md5 and sha256",
         ) from error
     md5, sha256, source, server, version, time = (str(data.get(n) or "") for n in PUBLIC[2:])
-    return Row(path, size, md5, sha256, source=source, server=server, version=version, time=time)
+    name = str(data.get("name") or "")
+    return Row(path, size, md5, sha256, source, server, version, time, name=name)
 
 
-def unit_of(path: str) -> str:
+def unit_of(row: Row) -> str:
     """The key of the unit that a file of an export belongs to."""
-    parts = path.split("/")
+    parts = row.true.split("/")
     if parts[0] == "settings":
         return "settings"
     if parts[0] != "subjects" or len(parts) < 3:

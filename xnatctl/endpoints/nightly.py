@@ -68,7 +68,7 @@ def take_away(ledger: Ledger, rows: Iterable[Row], how: Deletions, moment: datet
     """Delete files, or move them below `.xnatctl/trash/DATE/`, and take them out of the pages."""
     units: dict[str, set[str]] = {}
     for row in rows:
-        units.setdefault(unit_of(row.path.removeprefix("data/")), set()).add(row.path)
+        units.setdefault(unit_of(row), set()).add(row.path)
     for key, gone in units.items():
         remove_files(ledger.root, gone, how, moment)
         page = ledger.read(key)
@@ -105,14 +105,15 @@ def _remove_empty(folder: Path, root: Path) -> None:
 @dataclass(slots=True)
 class Checked:
     """What the disk said of a manifest: how many files are good, and what is MISSING, a MISMATCH
-    or EXTRA, each with its path and why.
+    or EXTRA, each with its path and why, and with its true name where that is another.
     """
 
     good: int = 0
     wrong: list[dict[str, str]] = field(default_factory=list)
 
-    def add(self, status: str, path: str, why: str = "") -> None:
-        self.wrong.append({"status": status, "path": path, "why": why})
+    def add(self, status: str, path: str, why: str = "", name: str = "") -> None:
+        named = {"name": name} if name else {}
+        self.wrong.append({"status": status, "path": path, "why": why, **named})
 
 
 def check(folder: Path) -> Checked:
@@ -128,11 +129,10 @@ def check(folder: Path) -> Checked:
     for row in read_manifest(manifest):
         listed.add(row.path)
         why = why_unequal(root, row)
-        if why:
-            is_missing = why == "missing"
-            checked.add(
-                "MISSING" if is_missing else "MISMATCH", row.path, "" if is_missing else why
-            )
+        if why == "missing":
+            checked.add("MISSING", row.path, name=row.name)
+        elif why:
+            checked.add("MISMATCH", row.path, why, row.name)
         else:
             checked.good += 1
     for path in _strangers(root, listed):

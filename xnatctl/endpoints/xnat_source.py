@@ -21,7 +21,7 @@ from xnatctl.engine.types import Container, Item, Left, Selection, Unit
 from xnatctl.errors import NotFound, Vanished
 from xnatctl.model import File, Ref, Resource, Session, SessionDetail, SharedIn, Subject
 from xnatctl.xnat import metadata, paths
-from xnatctl.xnat.fields import Fields, Values
+from xnatctl.xnat.fields import Values
 from xnatctl.xnat.parse import digest_of, parse_session_xml
 from xnatctl.zipstream import why_unsafe
 
@@ -64,6 +64,12 @@ class Archive(Protocol):
     async def item_json(self, path: str) -> bytes: ...
     def open_file(self, ref: Ref, path: str) -> AbstractAsyncContextManager[Chunks]: ...
     def open_zip(self, ref: Ref) -> AbstractAsyncContextManager[Chunks]: ...
+
+
+class Fields(Protocol):
+    """The custom fields of what stands at a path of /data."""
+
+    async def read(self, owner: str) -> Values: ...
 
 
 class XnatSource:

@@ -168,7 +168,8 @@ class Unit:
     recognised by one comparison. `after` names units that must have ended, `*` all before this one.
     `conflict` says why nothing of it may be written. `facts` is what is remembered of it from one
     run to the next. `aside` are containers that the source has and the selection leaves out,
-    `extra` the keys of what only the sink has.
+    `extra` the keys of what only the sink has, `mapped` by their keys the paths of files that the
+    sink cannot write under their own names.
     """
 
     key: str
@@ -186,6 +187,7 @@ class Unit:
     facts: Mapping[str, str] = field(default_factory=dict)
     aside: frozenset[str] = frozenset()
     extra: tuple[str, ...] = ()
+    mapped: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def to_move(self) -> tuple[Item, ...]:

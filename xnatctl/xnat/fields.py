@@ -30,7 +30,7 @@ class Fields:
         if not self._is_known:
             return {}
         try:
-            reply = await self._xnat.transport.request("GET", _path(owner), expect="json")
+            reply = await self._xnat.transport.request("GET", field_path(owner), expect="json")
         except (NotFound, PermissionDenied):
             self._is_known = False
             return {}
@@ -41,11 +41,12 @@ class Fields:
         """Set these fields; others stay. Raises NotFound where the server knows no such API."""
         await self._xnat.transport.request(
             "PUT",
-            _path(owner),
+            field_path(owner),
             body=json.dumps(values).encode(),
             content_type="application/json",
         )
 
 
-def _path(owner: str) -> str:
+def field_path(owner: str) -> str:
+    """Where the custom fields are of what stands at a path of /data."""
     return f"{owner.replace('/data/', '/xapi/custom-fields/', 1)}/fields"
