@@ -281,12 +281,6 @@ async def test_catalogs_are_refreshed_through_the_newer_api(xnat: Client) -> Non
     assert (row["file_count"], row["file_size"]) == ("1", "2")
 
 
-async def test_a_session_is_exported_as_its_folder(xnat: Client) -> None:
-    await xnat.put(f"{SESSION}/scans/3/resources/DICOM/files/a", b"1")
-    answer = await xnat("GET /data/projects/P/experiments/E/DIR?format=zip")
-    assert answer.names == ["SCANS/3/DICOM/a"]
-
-
 async def test_reconstructions_have_inputs_and_outputs(xnat: Client) -> None:
     path = f"{SESSION}/reconstructions/R1"
     assert (await xnat(f"PUT {path}?type=seg&baseScanType=T1w")).status == 200

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from . import documents, files, listing, project_settings
+from . import documents, exports, files, listing, project_settings
 from .accounts import DELETE, EDIT, READ
 from .assembly import assemble
 from .creating import PUT, create_by_post, refuse_open_workflow
@@ -19,7 +19,16 @@ from .routing import Place, parse
 from .store import Item
 from .web import Call, Refusal, empty, json, table, text
 
-_EXTRAS = {"DIR", "XAR", "DICOMDIR", "projects", "status", "history"}
+_EXTRAS = {"projects", "status", "history"}
+
+
+def _extras(place: Place) -> set[str]:
+    """The suffixes of an item: a session's folder is routed on its short addresses only."""
+    if place.node == "scan":
+        return _EXTRAS | {"DICOMDIR"}
+    if place.node == "experiment" and "subject" not in place.ids:
+        return _EXTRAS | {"DIR", "XAR"}
+    return _EXTRAS
 
 
 async def handle(call: Call) -> web.StreamResponse:
@@ -35,7 +44,7 @@ async def handle(call: Call) -> web.StreamResponse:
         answer = await project_settings.handle(call, place)
         if answer is not None:
             return answer
-    if place.rest and place.rest[0] not in _EXTRAS:
+    if place.rest and place.rest[0] not in _extras(place):
         if call.method != "GET":
             raise Refusal(400, f"Illegal file path: {'/'.join(place.rest)}")
         if not call.settings.prefix_routing:
@@ -109,8 +118,8 @@ def list_items(call: Call, place: Place) -> web.Response:
 async def _show(call: Call, place: Place) -> web.StreamResponse:
     item = locate(call, place)
     extra = place.rest[0] if place.rest else ""
-    if extra in ("DIR", "XAR", "DICOMDIR"):
-        return await files.export(call, item, place.rest)
+    if extra in _extras(place) - _EXTRAS:
+        return await exports.export(call, item, place.rest)
     if extra == "status":
         return text(item.status)
     if extra == "history":

@@ -6,7 +6,9 @@ order of the schema, as a GET of the item shows it.
 
 from __future__ import annotations
 
+import time
 from xml.etree import ElementTree as ET
+from xml.sax.saxutils import quoteattr
 
 from . import documents
 from .store import Item, Resource, Store
@@ -98,7 +100,7 @@ def _attach(store: Store, item: Item, root: ET.Element) -> None:
 
 def entry(item: Item, resource: Resource, name: str) -> ET.Element:
     """A resource's catalog entry; the server's own disk path shows in its URI."""
-    file = "scan_catalog.xml" if item.kind == "scan" else f"{resource.label}_catalog.xml"
+    file = catalog_name(item, resource)
     element = ET.Element(f"{{{XNAT}}}{name}", {"label": resource.label})
     element.set("URI", f"/data/xnat/archive/{item.folder}/{resource.folder}/{file}")
     for key in ("format", "content", "description"):
@@ -114,3 +116,28 @@ def entry(item: Item, resource: Resource, name: str) -> ET.Element:
         for tag in resource.tags.split(","):
             ET.SubElement(wrapper, f"{{{XNAT}}}tag").text = tag
     return element
+
+
+def catalog_name(item: Item, resource: Resource) -> str:
+    """What the server calls the catalog of a resource in its folder."""
+    return "scan_catalog.xml" if item.kind == "scan" else f"{resource.label}_catalog.xml"
+
+
+def catalog_text(store: Store, resource: Resource, login: str) -> str:
+    """The catalog document of a resource."""
+    entries = []
+    for file in store.files(resource):
+        created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(file.mtime))
+        entries.append(
+            f"<cat:entry URI={quoteattr(file.path)} ID={quoteattr(file.path)} "
+            f'name={quoteattr(file.path.rpartition("/")[2])} size="{file.size}" '
+            f'digest="{file.md5}" createdTime="{created}" createdBy="{login}"'
+            + (f" format={quoteattr(file.format)}" if file.format else "")
+            + (f" content={quoteattr(file.content)}" if file.content else "")
+            + "/>"
+        )
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<cat:Catalog ID='
+        f"{quoteattr(str(resource.id))} xmlns:cat=\"http://nrg.wustl.edu/catalog\">\n"
+        f"<cat:entries>\n{chr(10).join(entries)}\n</cat:entries>\n</cat:Catalog>\n"
+    )  # fmt: skip

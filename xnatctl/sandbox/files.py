@@ -7,16 +7,15 @@ perhaps a file. What is selected is a list of `Held`: a resource with the item i
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from xml.sax.saxutils import quoteattr
 
 from aiohttp import web
 
 from . import finding, uploads
 from .accounts import DELETE, EDIT, READ
+from .assembly import catalog_text
 from .bodies import Generated, safe_path
 from .routing import Place
 from .sending import Body, send_archive, send_file
@@ -239,23 +238,7 @@ def catalog(call: Call, place: Place) -> web.Response:
     found = selected(call, place)
     if not found:
         raise Refusal(404, "Unable to find the specified resource")
-    resource = found[0].resource
-    entries = []
-    for file in call.store.files(resource):
-        created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(file.mtime))
-        entries.append(
-            f"<cat:entry URI={quoteattr(file.path)} ID={quoteattr(file.path)} "
-            f'name={quoteattr(file.path.rpartition("/")[2])} size="{file.size}" '
-            f'digest="{file.md5}" createdTime="{created}" createdBy="{call.user.login}"'
-            + (f" format={quoteattr(file.format)}" if file.format else "")
-            + (f" content={quoteattr(file.content)}" if file.content else "")
-            + "/>"
-        )
-    body = (
-        '<?xml version="1.0" encoding="UTF-8"?>\n<cat:Catalog ID='
-        f"{quoteattr(str(resource.id))} xmlns:cat=\"http://nrg.wustl.edu/catalog\">\n"
-        f"<cat:entries>\n{chr(10).join(entries)}\n</cat:entries>\n</cat:Catalog>\n"
-    )  # fmt: skip
+    body = catalog_text(call.store, found[0].resource, call.user.login)
     return text(body, media="text/xml")
 
 
@@ -464,19 +447,3 @@ def delete_file(call: Call, place: Place) -> web.Response:
     if not found:
         raise Refusal(404, "Unable to find file.")
     return empty()
-
-
-async def export(call: Call, item: Item, rest: list[str]) -> web.StreamResponse:
-    """`DIR`, `XAR` and `DICOMDIR` of a session: its folder as an archive."""
-    bodies = []
-    for child in (item, *call.store.find("parent=?", item.id)):
-        for resource in call.store.resources(child):
-            below = child.folder.removeprefix(item.folder).strip("/")
-            prefix = "/".join(p for p in (below, resource.folder) if p)
-            if rest[1:] and not prefix.startswith("/".join(rest[1:])):
-                continue
-            bodies += [
-                body_of(call, resource, file, f"{prefix}/{file.path}")
-                for file in call.store.files(resource)
-            ]
-    return await send_archive(call, bodies, item.label, "zip")

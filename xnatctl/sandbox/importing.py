@@ -1,5 +1,7 @@
 """The import service: DICOM objects out of a request body into the prearchive.
 
+XARs are taken by `xar.py`, what the inbox holds by `inbox.py`.
+
 1. The body is one zip or tar (DICOM-zip, SI) or one object (gradual-DICOM). Entries are taken as
    they arrive; a multipart body is put aside first, as its fields may come last.
 2. Each object's head is read. What is no DICOM object ends the import with 400 — what came before
@@ -16,29 +18,39 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import BodyPartReader, web
 
-from . import prearchive_api
+from . import prearchive_api, xar
 from .accounts import EDIT
 from .archiving import ArchiveRefused
-from .dicom import HEAD, Facts, NotDicom, anonymise, file_name, read_facts, rewrite_meta
+from .bodies import safe_segment
+from .dicom import (
+    HEAD,
+    Facts,
+    NotDicom,
+    anonymise,
+    file_name,
+    read_facts,
+    rewrite_meta,
+    timestamp,
+)
+from .members import ARCHIVES, members
 from .prearchive import RECEIVING, UNASSIGNED, Entry
 from .receiving import Spool
-from .untar import TarStream, gunzip
-from .unzip import BadZip, ZipStream
-from .web import Call, Refusal, text
+from .unzip import BadZip
+from .web import Call, Refusal, error, text
 
 if TYPE_CHECKING:
     from .server import Sandbox
 
 _HANDLERS = ("DICOM-zip", "SI", "gradual-DICOM")
-_ELSEWHERE = ("XAR", "automation")
 _MEDIA = {"application/zip": ".zip", "application/x-tar": ".tar", "application/x-gtar": ".tar.gz"}
-_ARCHIVES = (".zip", ".zar", ".xar", ".tar", ".tgz", ".tar.gz")
 _LABEL = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -76,7 +88,7 @@ class Import:
 
     async def take(self, name: str, pieces: AsyncIterator[Any]) -> None:
         """Read one entry of the archive; archives in it are opened."""
-        if name.lower().endswith(_ARCHIVES):
+        if name.lower().endswith(ARCHIVES):
             await self.unpack(name, pieces)
             return
         spool = Spool(self.call.store)
@@ -137,10 +149,10 @@ class Import:
         wanted = prearchive.free_name(entry, scan, wanted, facts.uid)
         try:
             body = spool.keep_at(prearchive.object_path(entry, scan, wanted))
-        except OSError as error:
+        except OSError as problem:
             spool.drop()
             status = 400 if self.handler == "gradual-DICOM" else 507
-            raise Refusal(status, f"unable to store DICOM object: {error.strerror}") from error
+            raise Refusal(status, f"unable to store DICOM object: {problem.strerror}") from problem
         prearchive.add(entry, scan, wanted, digests, facts, body)
         prearchive.touch(entry)
 
@@ -215,15 +227,8 @@ class Import:
 
     async def unpack(self, name: str, pieces: AsyncIterator[Any]) -> None:
         """Take every entry of an archive."""
-        if name.lower().endswith((".tar", ".tgz", ".tar.gz")):
-            tar = TarStream(pieces if name.lower().endswith(".tar") else gunzip(pieces))
-            async for entry in tar.members():
-                await self.take(entry, tar.data())
-            return
-        stream = ZipStream(pieces)
-        async for member in stream.members():
-            if not member.is_folder:
-                await self.take(member.name, stream.data(member))
+        async for entry, data in members(name.lower(), pieces):
+            await self.take(entry, data)
 
 
 def parse_destination(dest: str) -> Destination:
@@ -278,7 +283,10 @@ def _existing_target(call: Call, destination: Destination) -> Destination:
 
 
 async def run(call: Call) -> web.StreamResponse:
-    """POST /data/services/import."""
+    """POST /data/services/import.
+
+    A file of the user's cache with a progress listener is imported behind the answer.
+    """
     if call.method != "POST":
         raise Refusal(405, "The import service takes POST")
     if call.param("import-handler") == "inbox":
@@ -287,13 +295,61 @@ async def run(call: Call) -> web.StreamResponse:
         wanted = _existing_target(call, parse_destination(call.param("dest")))
         return inbox.run(call, wanted, _options(call))
     pieces, name = await _body(call)
+    call.sandbox.listened(call, "PROCESSING", f"Importing {name or 'an object'}")
+    if call.has("src") and call.param("http-session-listener"):
+        call.sandbox.spawn(_behind(call, pieces, name))
+        return text(f"The import of {name} was submitted")
+    try:
+        answer = await _run(call, pieces, name)
+    except Refusal as refusal:
+        call.sandbox.listened(call, "FAILED", refusal.message)
+        if call.param("format") == "html":
+            return error(Refusal(200, refusal.message), api="data")
+        raise
+    call.sandbox.listened(call, "COMPLETED", "Successfully imported")
+    return answer
+
+
+async def _behind(call: Call, pieces: AsyncIterator[Any], name: str) -> None:
+    try:
+        await _run(call, pieces, name)
+    except Refusal as refusal:
+        call.sandbox.listened(call, "FAILED", refusal.message)
+    else:
+        call.sandbox.listened(call, "COMPLETED", "Successfully imported")
+
+
+async def _run(call: Call, pieces: AsyncIterator[Any], name: str) -> web.StreamResponse:
     handler = call.param("import-handler") or "DICOM-zip"
     if call.media == "application/dicom":
         handler = "gradual-DICOM"
-    if handler in _ELSEWHERE:
-        raise Refusal(400, f"The sandbox has no {handler} importer")
-    if handler not in _HANDLERS:
-        raise Refusal(404, f"Unsupported import handler: {handler}")
+    try:
+        if handler == "XAR":
+            return await xar.receive(call, name, pieces)
+        if handler == "automation":
+            return await _keep(call, name, pieces)
+        if handler not in _HANDLERS:
+            raise Refusal(404, f"Unsupported import handler: {handler}")
+        return await _dicom(call, handler, name, pieces)
+    except (NotDicom, BadZip) as problem:
+        raise Refusal(400, str(problem)) from problem
+    finally:
+        _forget(call)
+
+
+async def _keep(call: Call, name: str, pieces: AsyncIterator[Any]) -> web.Response:
+    """An archive for scripts: it is put aside, the address of its folder is the answer."""
+    stamp = timestamp(time.time())
+    spool = Spool(call.store)
+    await spool.fill(pieces)
+    folder = f"automation/{safe_segment(call.user.login)}/{stamp}"
+    spool.keep_at(call.store.root / folder / safe_segment(name or "upload"))
+    return text(f"/{folder}\r\n", media="text/uri-list")
+
+
+async def _dicom(
+    call: Call, handler: str, name: str, pieces: AsyncIterator[Any]
+) -> web.StreamResponse:
     if call.param("prearchive_code") == "1" and call.has("overwrite"):
         raise Refusal(400, "Overwrite cannot be combined with this prearchive code")
     destination = _existing_target(call, parse_destination(call.param("dest")))
@@ -301,17 +357,12 @@ async def run(call: Call) -> web.StreamResponse:
     work = Import(
         call, handler, destination, _options(call), call.flag("Ignore-Unparsable") or commit
     )
-    try:
-        if handler == "gradual-DICOM":
-            await work.take("", pieces)
-        elif name.endswith(_ARCHIVES):
-            await work.unpack(name, pieces)
-        else:
-            raise Refusal(400, "Unsupported format: unable to identify upload format")
-    except (NotDicom, BadZip) as error:
-        raise Refusal(400, str(error)) from error
-    finally:
-        _forget(call, name)
+    if handler == "gradual-DICOM":
+        await work.take("", pieces)
+    elif name.endswith(ARCHIVES):
+        await work.unpack(name, pieces)
+    else:
+        raise Refusal(400, "Unsupported format: unable to identify upload format")
     if not work.entries and not work.filtered:
         raise Refusal(400, "Upload did not include parsable files for session generation")
     return await _finish(call, work, commit)
@@ -328,7 +379,7 @@ def _options(call: Call) -> dict[str, str]:
         for name in ("prevent_anon", "prevent_auto_commit"):
             if call.flag(name):
                 options[name] = "true"
-    for name in ("overwrite", "overwrite_files"):
+    for name in ("overwrite", "overwrite_files", "quarantine", "triggerPipelines"):
         if call.has(name):
             options[name] = call.param(name)
     if call.flag("Direct-Archive"):
@@ -393,10 +444,9 @@ async def _read(path: Any) -> AsyncIterator[bytes]:
             yield data
 
 
-def _forget(call: Call, name: str) -> None:
-    spooled = call.notes.pop("spooled", "")
-    if spooled:
-        (call.store.root / "tmp" / spooled.rpartition("/")[2]).unlink(missing_ok=True)
+def _forget(call: Call) -> None:
+    if spooled := call.notes.pop("spooled", ""):
+        Path(spooled).unlink(missing_ok=True)
 
 
 async def _finish(call: Call, work: Import, commit: bool) -> web.StreamResponse:
@@ -425,5 +475,4 @@ async def _finish(call: Call, work: Import, commit: bool) -> web.StreamResponse:
                 raise Refusal(status, message) from refused
             continue
         lines.append("/data" + current.url)
-    sandbox.listened(call.param("http-session-listener"), "COMPLETED", f"{len(lines)} session(s)")
     return text("".join(f"{line}\r\n" for line in lines), media="text/uri-list")

@@ -34,7 +34,6 @@ def run(call: Call, destination: Destination, options: dict[str, str]) -> web.Re
 
 
 async def _take_all(work: Import, files: list[Path], *, delete: bool) -> None:
-    listener = work.call.param("http-session-listener")
     try:
         for file in files:
             skipped = work.skipped
@@ -44,9 +43,9 @@ async def _take_all(work: Import, files: list[Path], *, delete: bool) -> None:
         for entry in work.entries.values():
             await prearchive_api.build(work.sandbox, entry)
     except Refusal as refusal:
-        work.sandbox.listened(listener, "FAILED", refusal.message)
+        work.sandbox.listened(work.call, "FAILED", refusal.message)
         return
-    work.sandbox.listened(listener, "COMPLETED", f"{len(work.entries)} session(s)")
+    work.sandbox.listened(work.call, "COMPLETED", f"{len(work.entries)} session(s)")
 
 
 async def _read(path: Path) -> AsyncIterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -93,6 +94,8 @@ def import_wish(login: str, entry: Entry, *, overwrite: bool = False) -> Wish:
         login=login,
         merge=given is not None or overwrite,
         replace=delete or files or overwrite,
+        quarantine=entry.option("quarantine") == "true",
+        trigger=entry.option("triggerPipelines") not in ("false", "0"),
         fields={key: value for key, value in entry.options.items() if ":" in key},
     )
 
@@ -100,7 +103,7 @@ def import_wish(login: str, entry: Entry, *, overwrite: bool = False) -> Wish:
 async def archive_by_import(sandbox: Sandbox, entry: Entry, wish: Wish) -> str:
     """Archive at the end of an import; `overwrite=delete` prunes where the site does so."""
     if sandbox.settings.overwrite_delete_prunes and entry.options.get("overwrite") == "delete":
-        wish = Wish(wish.login, merge=True, replace=True, prune=True, fields=wish.fields)
+        wish = replace(wish, merge=True, replace=True, prune=True)
     return await archive(sandbox, entry, wish)
 
 
@@ -165,7 +168,9 @@ async def archive_service(call: Call) -> web.StreamResponse:
             call.sandbox.spawn(_archive_queued(call.sandbox, entry, wish))
         return table(call, _COLUMNS, [prearchive.row(entry) for entry in queued])
     auto = call.sandbox.prearchive.auto(entries[0]) != "Manual"
+    call.sandbox.listened(call, "PROCESSING", f"Archiving {entries[0].name}")
     uri = await _archive_waiting(call, entries[0], wish)
+    call.sandbox.listened(call, "COMPLETED", uri)
     if call.has("auto-archive"):
         auto = call.flag("auto-archive")
     if auto:
@@ -191,10 +196,9 @@ async def _archive_waiting(call: Call, entry: Entry, wish: Wish) -> str:
     try:
         return task.result()
     except ArchiveRefused as refused:
-        if refused.status == 423:
-            raise Refusal(423, refused.message) from refused
-        if refused.status == 400:
-            raise Refusal(400, refused.message) from refused
+        call.sandbox.listened(call, "FAILED", refused.message)
+        if refused.status in (400, 423):
+            raise Refusal(refused.status, refused.message) from refused
         raise Refusal(500, f"Operation Failed: Unable to archive: {refused.message}") from refused
 
 

@@ -18,6 +18,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -49,6 +50,15 @@ T = TypeVar("T")
 _OPEN = {"JSESSION", "auth", "version"}
 
 
+@dataclass(slots=True)
+class Listened:
+    """What a progress listener has heard: (status, message), and whose it is."""
+
+    login: str
+    session: str
+    said: list[tuple[str, str]] = field(default_factory=list)
+
+
 class Sandbox:
     """An XNAT to practise on, below one folder.
 
@@ -70,7 +80,7 @@ class Sandbox:
         self.random = random.Random(self.settings.site_id)
         self.creating: set[int] = set()
         self.downloads: dict[str, tuple[str, dict[str, Any]]] = {}
-        self.messages: dict[str, list[tuple[str, str]]] = {}
+        self.messages: dict[str, Listened] = {}
         self.started = time.time()
         self._tasks: set[asyncio.Task[Any]] = set()
         self.url = ""
@@ -197,10 +207,13 @@ class Sandbox:
         below = safe_path("/".join([parts[3], *parts[5:]]))
         return self.store.root / "cache" / safe_segment(login) / below
 
-    def listened(self, name: str, status: str, message: str) -> None:
-        """Tell a progress listener something."""
-        if name:
-            self.messages.setdefault(name, []).append((status, message))
+    def listened(self, call: Call, status: str, message: str) -> None:
+        """Tell the progress listener that a request names, if it does."""
+        if name := call.param("http-session-listener"):
+            mine = self.messages.get(name)
+            if mine is None or mine.login != call.user.login:
+                mine = self.messages[name] = Listened(call.user.login, call.session)
+            mine.said.append((status, message))
 
     # ---- one request ----------------------------------------------------------------------
 

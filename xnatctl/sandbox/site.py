@@ -71,9 +71,10 @@ async def data(call: Call) -> web.StreamResponse:
             return await _workflow_item(call, rest)
         case ["status", name]:
             call.route = "/data/status/{listener}"
-            told = call.sandbox.messages.get(name, [])
+            told = call.sandbox.messages.get(name)
+            said = told.said if told is not None and told.session == call.session else []
             final = ("COMPLETED", "FAILED")
-            messages = [{"status": s, "msg": m, "terminal": s in final} for s, m in told]
+            messages = [{"status": s, "msg": m, "terminal": s in final} for s, m in said]
             return json({"msgs": [messages]})
         case ["investigators"]:
             return table(call, _INVESTIGATOR, call.store.records("investigator").values())

@@ -382,15 +382,16 @@ class Store(Database):
             wrapper = documents.child(element, name)
             seen = set()
             for sub in wrapper if wrapper is not None else ():
-                seen.add(self._store_child(session, kind, sub, author=author, replace=replace))
+                seen.add(self.store_child(session, kind, sub, author=author, replace=replace))
             if replace:
                 for item in self.children(session, kind):
                     if item.id not in seen:
                         self.delete(item, remove_files=False)
 
-    def _store_child(
-        self, session: Item, kind: str, sub: ET.Element, *, author: str, replace: bool
+    def store_child(
+        self, session: Item, kind: str, sub: ET.Element, *, author: str, replace: bool = False
     ) -> int:
+        """Make or change one scan, reconstruction or assessor of a session; returns its row id."""
         ident = sub.get("label") if kind == "assessor" else sub.get("ID")
         found = self.find_child(session, kind, ident or sub.get("ID") or "")
         if found is None:

@@ -23,11 +23,12 @@ from aiohttp import web
 
 from .accounts import EDIT
 from .bodies import Digests
+from .members import ARCHIVES, members
 from .receiving import Spool
 from .routing import Place
 from .store import Item, Resource
-from .untar import TarStream, gunzip
-from .unzip import BadZip, ZipStream
+from .untar import gunzip
+from .unzip import BadZip
 from .web import Call, Refusal, empty, text
 
 _KNOWN = (
@@ -36,8 +37,6 @@ _KNOWN = (
     "application/xml", "application/pdf", "application/dicom", "application/msword",
     "application/postscript", "application/vnd.ms-excel", "image/", "video/", "audio/", "text/",
 )  # fmt: skip
-_ZIPS = (".zip", ".zar", ".xar")
-_TARS = (".tar", ".tgz", ".tar.gz")
 _NAMES = {"application/zip": "upload.zip", "application/x-tar": "upload.tar",
           "application/x-gtar": "upload.tar.gz"}  # fmt: skip
 
@@ -230,22 +229,14 @@ async def _part(part: Any) -> AsyncIterator[bytes]:
 async def _one(intake: _Intake, name: str, pieces: AsyncIterator[bytes]) -> None:
     """Store one uploaded body: as a file, or what it holds with `extract`."""
     base = name.rpartition("/")[2]
-    if not intake.call.flag("extract") or not base.endswith((*_ZIPS, *_TARS, ".gz")):
+    if not intake.call.flag("extract") or not base.endswith((*ARCHIVES, ".gz")):
         if base.endswith("_catalog.xml"):
             raise Refusal(500, "A catalog cannot be uploaded as a file")
         await intake.put(name, pieces)
-    elif base.endswith(_ZIPS):
-        stream = ZipStream(pieces)
-        async for member in stream.members():
-            path = member_path(member.name)
-            if member.is_folder or path is None:
-                continue
-            await intake.put(path, stream.data(member))
-    elif base.endswith(_TARS):
-        tar = TarStream(pieces if base.endswith(".tar") else gunzip(pieces))
-        async for entry in tar.members():
+    elif base.endswith(ARCHIVES):
+        async for entry, data in members(base, pieces):
             if (path := member_path(entry)) is not None:
-                await intake.put(path, tar.data())
+                await intake.put(path, data)
     else:
         await intake.put(base.removesuffix(".gz"), gunzip(pieces))
 

@@ -412,8 +412,14 @@ async def _refresh(call: Call, rest: list[str]) -> web.Response:
 
 def _tracking(call: Call, key: str) -> web.Response:
     told = call.sandbox.messages.get(key)
-    if told is None:
+    if told is None or told.login != call.user.login:
         raise Refusal(404, "")
-    status, message = told[-1]
+    status, message = told.said[-1]
     done = {"COMPLETED": True, "FAILED": False}.get(status)
-    return json({"key": key, "payload": "", "succeeded": done, "finalMessage": message})
+    said = [{"status": status, "message": message} for status, message in told.said]
+    return json(
+        {
+            "key": key, "payload": msgspec.json.encode({"entryList": said}).decode(),
+            "succeeded": done, "finalMessage": None if done is None else message,
+        }
+    )  # fmt: skip
