@@ -407,10 +407,10 @@ class ExportEnds:
     def source(self, xnat: Archive) -> XnatSource:
         return XnatSource(
             xnat,
-            fields=_fields(xnat),
             target=self.selection.ref,
             name=self.name,
             beside=True,
+            fields=_fields(xnat),
             selection=self.selection,
         )
 
@@ -418,10 +418,10 @@ class ExportEnds:
         return BundleSink(
             self.root,
             origin=self.origin,
-            remember=remember,
             name=self.whole,
             payload=self.payload,
             previous=self.previous,
+            remember=remember,
         )
 
 
@@ -474,11 +474,11 @@ async def export(
     moment = datetime.now()
     gone: list[Row] = []
     if into.snapshot and whole:
-        if gone and not await source.transport.confirm_login():
-            gone = []  # a guest's listings are shorter
         await anyio.to_thread.run_sync(nightly.forget_all_but, sink.ledger, seen.keys)
     elif whole and not (selection.rules or selection.since):
         gone = await _only_here(here, sink, selection, seen.keys)
+        if gone and not await source.transport.confirm_login():
+            gone = []  # a guest's listings are shorter
         if gone and into.deletions != "report":
             await anyio.to_thread.run_sync(
                 nightly.take_away, sink.ledger, gone, into.deletions, moment
@@ -734,14 +734,14 @@ async def bench(desk: Desk, source: Source, sink: Sink, *, at_once: int) -> Repo
     """A run with exactly so many at once, which ends when the source or the desk says so."""
     desk = replace(desk, options=replace(desk.options, workers=at_once))
     gates = (Gate(name, most=at_once, fixed=True) for name in ("source", "sink"))
+    return await run(desk, source, sink, Selection(Ref("bench")), limits=Limits(*gates))
+
+
 def _fields(archive: Archive) -> Fields | BundleReader | None:
     """What knows the custom fields of an archive."""
     if isinstance(archive, BundleReader):
         return archive
     return Fields(archive) if isinstance(archive, Xnat) else None
-
-
-    return await run(desk, source, sink, Selection(Ref("bench")), limits=Limits(*gates))
 
 
 def _remember(state: StateStore, pair: Pair) -> Remember:
