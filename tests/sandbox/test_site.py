@@ -8,12 +8,14 @@ import json
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import aiohttp
 import pytest
 
 from .conftest import SESSION, Client, Start, fill, zipped
 from .dicoms import study
 
 JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
 
 
 def packed(value: Any) -> bytes:
@@ -293,3 +295,140 @@ async def test_reconstructions_have_inputs_and_outputs(xnat: Client) -> None:
     document = ET.parse(io.StringIO((await xnat(f"GET {SESSION}?format=xml")).text))
     files = [element.get("label") for element in document.iter() if element.tag.endswith("}file")]
     assert {"I", "O"} <= set(files)
+
+
+SCRIPT = {"scriptLabel": "Mark", "content": "println 1", "description": "marks", "language": "py"}
+
+
+async def test_scripts_are_kept_with_their_versions_and_are_the_administrators(
+    xnat: Client, alice: Client
+) -> None:
+    path = "/data/automation/scripts"
+    assert (await xnat(f"GET {path}/mark")).status == 404
+    assert (await xnat(f"PUT {path}/mark", packed(SCRIPT), kind=JSON)).status == 200
+    assert (await xnat(f"PUT {path}/mark", b"content=2", kind=FORM)).status == 200
+    assert (await xnat(f"PUT {path}/mark", b"x", kind="text/plain")).status == 415
+    assert (await xnat(f"PUT {path}/mark", b"", kind=JSON)).status == 400
+    assert (await xnat(f"PUT {path}", packed(SCRIPT), kind=JSON)).status == 405
+    assert (await xnat(f"GET {path}")).rows == [
+        {"Script ID": "mark", "Script Label": "Mark", "Language": "py", "Description": "marks"}
+    ]
+    now, then = (await xnat(f"GET {path}/mark")).json(), (await xnat(f"GET {path}/mark/1")).json()
+    assert (now["content"], now["scriptLabel"], then["content"]) == ("2", "Mark", "println 1")
+    assert (await alice(f"GET {path}")).rows[0]["Script ID"] == "mark"
+    assert (await alice(f"GET {path}/mark")).status == 403
+    assert (await alice(f"DELETE {path}/mark")).status == 403
+
+
+async def test_triggers_belong_to_the_site_or_a_project_and_go_with_their_script(
+    xnat: Client, alice: Client
+) -> None:
+    site, project = "/data/automation", "/data/projects/P/automation"
+    await xnat(f"PUT {site}/scripts/mark", packed(SCRIPT), kind=JSON)
+    wish = {"event": "Transferred", "scriptId": "mark", "eventClass": "W", "filters": {"a": ["b"]}}
+    made = await xnat(f"PUT {project}/triggers", packed(wish), kind=JSON)
+    assert (made.status, made.text) == (200, "P-mark-Transferred")
+    assert (await xnat(f"PUT {site}/triggers", packed(wish), kind=JSON)).status == 200
+    assert (await xnat(f"PUT {site}/triggers", packed({"event": "E"}), kind=JSON)).status == 400
+    assert (await xnat(f"PUT {site}/triggers", b"a=1", kind=FORM)).status == 415
+    assert len((await xnat(f"GET {site}/triggers")).rows) == 2
+    assert [row["scope"] for row in (await xnat(f"GET {site}/handlers")).rows] == ["site"]
+    assert [row["entityId"] for row in (await xnat(f"GET {project}/handlers")).rows] == ["P"]
+    assert (await alice(f"GET {project}/triggers")).status == 404
+    one = f"{project}/triggers/P-mark-Transferred"
+    changed = packed({"description": "new"})
+    assert (await xnat(f"PUT {one}", changed, kind=JSON)).text == "P-mark-Transferred"
+    assert (await xnat(f"GET {one}")).json()["description"] == "new"
+    assert (await xnat(f"DELETE {project}/triggers")).status == 405
+    assert (await xnat(f"DELETE {one}")).status == 200
+    assert (await xnat(f"GET {one}")).status == 404
+    await xnat(f"DELETE {site}/scripts/mark")
+    assert (await xnat(f"GET {site}/triggers")).rows == []
+    await xnat("POST /data/services/import?project=P&subject=S&session=E2&dest=/archive", study(1),
+               kind="application/zip")  # fmt: skip
+    events = [row["event_id"] for row in (await xnat(f"GET {site}/events")).rows]
+    assert "Transferred" in events
+
+
+async def test_receivers_are_edited_by_administrators(
+    xnat: Client, alice: Client, start: Start
+) -> None:
+    path = "/xapi/dicomscp"
+    assert [one["aeTitle"] for one in (await alice(f"GET {path}")).json()] == ["XNAT"]
+    assert "dicomObjectIdentifier" in (await alice(f"GET {path}/identifiers")).json()
+    other = packed({"aeTitle": "B", "port": 8105})
+    assert (await alice(f"POST {path}", other, kind=JSON)).status == 403
+    assert (await alice(f"GET {path}/1")).status == 403
+    assert (await xnat(f"POST {path}", other, kind=JSON)).json()["id"] == 2
+    assert (await xnat(f"POST {path}", other, kind=JSON)).status == 409
+    assert (await xnat(f"POST {path}", packed({"colour": 1}), kind=JSON)).status == 400
+    assert (await xnat(f"POST {path}", b"[]", kind=JSON)).status == 400
+    changed = await xnat(f"PUT {path}/2", packed({"whitelist": ["x"]}), kind=JSON)
+    assert (changed.json()["whitelist"], changed.json()["port"]) == (["x"], 8105)
+    assert (await xnat(f"PUT {path}/2/enabled/true")).json()["enabled"] is True
+    assert [one["enabled"] for one in (await xnat(f"PUT {path}/stop")).json()] == [False, False]
+    assert (await xnat(f"GET {path}/2/enabled")).json() is False
+    assert (await xnat(f"DELETE {path}/2")).status == 200
+    assert (await xnat(f"GET {path}/2")).status == 404
+    assert len((await xnat(f"GET {path}")).json()) == 1
+
+
+async def test_definitions_of_custom_variables_are_a_document_for_each_type(
+    xnat: Client, alice: Client
+) -> None:
+    path = "/data/projects/P/protocols/xnat:mrSessionData"
+    root = ET.fromstring((await xnat(f"GET {path}")).text)
+    assert root.get("data-type") == "xnat:mrSessionData"
+    root.set("name", "ours")
+    sent = ET.tostring(root)
+    assert (await alice(f"PUT {path}", sent, kind="text/xml")).status == 404
+    assert (await xnat(f"PUT {path}", sent, kind="text/xml")).status == 200
+    assert ET.fromstring((await xnat(f"GET {path}")).text).get("name") == "ours"
+    assert ET.fromstring((await xnat(f"GET {path[:-14]}ctSessionData")).text).get("name") != "ours"
+
+
+CACHE = "/data/user/cache/resources"
+
+
+async def test_files_of_the_cache_are_listed_sent_and_deleted(xnat: Client, alice: Client) -> None:
+    await xnat.put(f"{CACHE}/X/files/a/b.txt", b"12")
+    assert (await xnat(f"GET {CACHE}/X/files")).rows == [
+        {"Name": "b.txt", "Size": "2", "URI": f"{CACHE}/X/files/a/b.txt"}
+    ]
+    assert (await xnat(f"GET {CACHE}/X/files/a/b.txt")).body == b"12"
+    assert (await alice(f"GET {CACHE}/X/files/a/b.txt")).status == 404
+    assert (await alice(f"GET {CACHE}")).rows == []
+    form = aiohttp.FormData()
+    form.add_field("file", b"345", filename="c.txt", content_type="text/plain")
+    async with xnat.http.put(f"{xnat.sandbox.url}{CACHE}/X/files", data=form) as answer:
+        assert answer.status == 200
+    assert (await xnat(f"GET {CACHE}/X/files/c.txt")).body == b"345"
+    assert (await xnat(f"DELETE {CACHE}/X")).status == 200
+    assert (await xnat(f"GET {CACHE}")).rows == []
+
+
+async def test_files_move_from_the_cache_into_resources(xnat: Client, alice: Client) -> None:
+    service, resource = "POST /data/services/move-files", f"{SESSION}/resources/R"
+    for name in ("a.txt", "d/b.txt", "d/c.txt"):
+        await xnat.put(f"{CACHE}/X/files/{name}", name.encode())
+    move = f"{service}?src=/user/cache/resources/X/files"
+    target = resource.removeprefix("/data")
+    assert (await xnat(f"{move}/a.txt&dest=/archive{target}/files/new.txt")).status == 200
+    assert (await xnat(f"{service}?/user/cache/resources/X/files/d={target}/files/sub")).status == (
+        200
+    )
+    assert await xnat.names(f"{resource}/files") == ["new.txt", "sub/b.txt", "sub/c.txt"]
+    assert (await xnat(f"GET {resource}/files/sub/b.txt")).body == b"d/b.txt"
+    assert (await xnat(f"GET {CACHE}")).rows == []
+    await xnat.put(f"{CACHE}/X/files/a.txt", b"again")
+    onto = f"{move}/a.txt&dest={target}/files/new.txt"
+    assert (await xnat(onto)).status == 409
+    assert (await xnat(f"{onto}&overwrite=true")).status == 200
+    assert (await xnat(f"GET {resource}/files/new.txt")).body == b"again"
+    assert (await xnat(service)).status == 400
+    assert (await xnat(f"{move}/a.txt")).status == 400
+    assert (await xnat(f"{move}/a.txt&dest=/nowhere")).status == 400
+    assert (await xnat(f"{service}?src=/etc/passwd&dest={target}/files/x")).status == 400
+    assert (await xnat(f"{move}/none&dest={target}/files/x")).status == 404
+    await alice.put(f"{CACHE}/X/files/a.txt", b"1")
+    assert (await alice(f"{move}/a.txt&dest={target}/files/x")).status == 404

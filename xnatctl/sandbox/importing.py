@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import BodyPartReader, web
 
-from . import prearchive_api, xar
+from . import cache, prearchive_api, xar
 from .accounts import EDIT
 from .archiving import ArchiveRefused
 from .bodies import safe_segment
@@ -393,7 +393,7 @@ def _options(call: Call) -> dict[str, str]:
 async def _body(call: Call) -> tuple[AsyncIterator[Any], str]:
     """The one body of a request and the name that tells its form; fields go to the parameters."""
     if call.has("src"):
-        path = call.sandbox.cache_file(call.user.login, call.param("src"))
+        path = cache.located(call, call.param("src"))
         if path is None or not path.is_file():
             raise Refusal(404, f"Unable to find {call.param('src')}")
         return _read(path), path.name

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 from aiohttp import web
 
-from . import listing, processing, site
+from . import automation, documents, finding, listing, processing, site
 from .accounts import DELETE, EDIT, GROUP_NAMES, READ, ROLES
 from .routing import Place
 from .store import Item
@@ -41,6 +42,8 @@ async def handle(call: Call, place: Place) -> web.StreamResponse | None:
         "pipelines",
         "scan_types",
         "investigators",
+        "automation",
+        "protocols",
     ):
         return None
     call.route += f"/{name}"
@@ -57,6 +60,10 @@ async def handle(call: Call, place: Place) -> web.StreamResponse | None:
         return await site.config(call, _project(call, place, READ), place.rest[1:])
     if name == "pipelines":
         return processing.pipelines(call, _project(call, place, READ), place.rest[1:])
+    if name == "automation":
+        return await automation.handle(call, _project(call, place, READ), place.rest[1:])
+    if name == "protocols":
+        return await _protocol(call, _project(call, place, READ), place.rest[1:])
     if name == "pars":
         return table(call, ("par_id", "proj_id", "level", "create_date"), [])
     if name == "scan_types":
@@ -69,6 +76,28 @@ async def handle(call: Call, place: Place) -> web.StreamResponse | None:
     if name == "investigators":
         return table(call, ("xnat_investigatordata_id", "firstname", "lastname"), [])
     return await _text_setting(call, place, name)
+
+
+async def _protocol(call: Call, project: Item, rest: list[str]) -> web.Response:
+    """The definitions of custom variables for a type: a document that is empty until it is PUT."""
+    if len(rest) != 1:
+        raise Refusal(404, "A data type must be named")
+    xsi = rest[0]
+    if call.method == "PUT":
+        finding.require_project(call, project, DELETE)
+        element = await call.document()
+        if element is None:
+            raise Refusal(417, "Need PUT Contents")
+        call.store.set_record(f"protocol:{project.code}", xsi, documents.write(element))
+        return empty()
+    kept = call.store.record(f"protocol:{project.code}", xsi)
+    if kept is None:
+        name = f"{project.code}_{xsi.replace(':', '_')}"
+        kept = (
+            f'<xnat:DatatypeProtocol xmlns:xnat="http://nrg.wustl.edu/xnat" ID={quoteattr(name)} '
+            f"name={quoteattr(xsi)} data-type={quoteattr(xsi)}/>"
+        )
+    return text(f'<?xml version="1.0" encoding="UTF-8"?>\n{kept}', media="text/xml")
 
 
 async def _text_setting(call: Call, place: Place, name: str) -> web.StreamResponse:

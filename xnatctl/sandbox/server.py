@@ -30,7 +30,6 @@ from aiohttp.abc import AbstractStreamWriter
 from . import archive, faults, importing, prearchive_api, schemas, site, window, xapi
 from .accounts import GUEST, Accounts, User
 from .archiving import Wish
-from .bodies import safe_path, safe_segment
 from .counters import Counters
 from .database import SandboxError
 from .faults import Fault, Faults, FaultyOutlet, spoils_answer
@@ -48,6 +47,7 @@ LOGIN_PAGE = (
 )
 T = TypeVar("T")
 _OPEN = {"JSESSION", "auth", "version"}
+_ITEMS = ("projects", "subjects", "experiments")
 
 
 @dataclass(slots=True)
@@ -197,16 +197,6 @@ class Sandbox:
                 return True
         return False
 
-    def cache_file(self, login: str, address: str) -> Path | None:
-        """The file of a user's cache that an address names, None for another address."""
-        parts = [part for part in address.split("/") if part]
-        while parts and parts[0] in ("data", "REST"):
-            parts.pop(0)
-        if parts[:3] != ["user", "cache", "resources"] or len(parts) < 6 or parts[4] != "files":
-            return None
-        below = safe_path("/".join([parts[3], *parts[5:]]))
-        return self.store.root / "cache" / safe_segment(login) / below
-
     def listened(self, call: Call, status: str, message: str) -> None:
         """Tell the progress listener that a request names, if it does."""
         if name := call.param("http-session-listener"):
@@ -330,7 +320,11 @@ class Sandbox:
         self._check_csrf(call)
         if head in ("data", "REST"):
             second = path[1] if len(path) > 1 else ""
-            if second in ("archive", "projects", "subjects", "experiments"):
+            if second == "archive" and len(path) > 2 and path[2] not in _ITEMS:
+                if path[2] not in ("investigators", "user", "pipelines"):
+                    raise Refusal(404, "The server has not found anything matching the request URI")
+                del path[1]
+            elif second in ("archive", *_ITEMS):
                 return await archive.handle(call)
             if second == "prearchive":
                 return await prearchive_api.handle(call)

@@ -7,14 +7,13 @@ from typing import Any
 
 from aiohttp import web
 
-from . import documents, finding, prearchive_api, searching
+from . import automation, cache, documents, finding, prearchive_api, searching
 from .accounts import DELETE, EDIT, READ
 from .files import body_of, held
 from .listing import own_rows
-from .receiving import Spool
 from .refresh import refresh
 from .routing import parse
-from .sending import Body, send_file
+from .sending import Body
 from .store import Item
 from .web import Call, Refusal, csrf_token, empty, json, table, text
 
@@ -56,10 +55,13 @@ async def data(call: Call) -> web.StreamResponse:
             return table(call, columns, rows)
         case ["user", "cache", "resources", *rest]:
             call.route = "/data/user/cache/resources"
-            return await _cache(call, rest)
+            return await cache.handle(call, rest)
         case ["user", login, "sessions"]:
             call.route = "/data/user/{login}/sessions"
             return json({login: call.accounts.held(login)})
+        case ["automation", *rest]:
+            call.route = "/data/automation/" + (rest[0] if rest else "")
+            return await automation.handle(call, None, rest)
         case ["config", *rest]:
             call.route = "/data/config"
             return await config(call, None, rest)
@@ -105,6 +107,8 @@ async def _service(call: Call, name: str, rest: list[str]) -> web.StreamResponse
             return _workflows(call, further)
         case ["dicomdump"]:
             return _dicomdump(call)
+        case ["move-files"]:
+            return await cache.move_files(call)
     raise Refusal(404, "There is no such service")
 
 
@@ -207,32 +211,6 @@ def _dicomdump(call: Call) -> web.Response:
         if not wanted or f"{element.tag:08x}" in wanted or element.keyword.lower() in wanted
     ]  # fmt: skip
     return table(call, ("tag1", "tag2", "vr", "value", "desc"), rows)
-
-
-async def _cache(call: Call, rest: list[str]) -> web.StreamResponse:
-    """The caller's scratch files: `resources/X/files/F`."""
-    address = "/user/cache/resources/" + "/".join(rest)
-    path = call.sandbox.cache_file(call.user.login, address)
-    if path is None:
-        folder = call.store.root / "cache" / call.user.login
-        rows = [
-            {"Name": file.name, "Size": file.stat().st_size, "URI": f"/data{address}"}
-            for file in sorted(folder.rglob("*"))
-            if file.is_file()
-        ]
-        return table(call, ("Name", "Size", "URI"), rows)
-    if call.method in ("PUT", "POST"):
-        spool = Spool(call.store)
-        await spool.fill(call.chunks())
-        spool.keep_at(path)
-        return empty()
-    if not path.is_file():
-        raise Refusal(404, "Unable to find file.")
-    if call.method == "DELETE":
-        path.unlink()
-        return empty()
-    stat = path.stat()
-    return await send_file(call, Body(path.name, stat.st_size, 0, stat.st_mtime, path))
 
 
 # ---- workflows -----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from . import documents, downloads, finding, prearchive_api, processing, schemas
+from . import documents, downloads, finding, prearchive_api, processing, receivers, schemas
 from .accounts import DELETE, EDIT, READ, User
 from .refresh import refresh
 from .routing import parse
@@ -66,15 +66,8 @@ async def handle(call: Call) -> web.StreamResponse:
             return await _refresh(call, rest)
         case ["archive", *rest]:
             return await downloads.handle(call, rest)
-        case ["dicomscp"]:
-            return json(
-                [
-                    {"id": 1, "aeTitle": "XNAT", "port": 8104, "enabled": False,
-                     "identifier": "dicomObjectIdentifier", "customProcessing": False,
-                     "directArchive": False, "anonymizationEnabled": True,
-                     "whitelistEnabled": False, "whitelist": []}
-                ]
-            )  # fmt: skip
+        case ["dicomscp", *rest]:
+            return await receivers.handle(call, rest)
         case ["event_tracking", key]:
             return _tracking(call, key)
         case ["commands" | "containers" | "wrappers" | "projects", *_]:
