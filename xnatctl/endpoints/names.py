@@ -209,7 +209,8 @@ def _folds(folder: Path) -> bool:
 
 def _above(place: str) -> Iterator[str]:
     """The folders above a path, the nearest first."""
-    while place := place.rpartition("/")[0]:
+    while "/" in place:
+        place = place.rpartition("/")[0]
         yield place
 
 
@@ -227,6 +228,6 @@ def _twins(places: Collection[str]) -> set[str]:
     """The paths of all files and folders of which another one differs in case alone."""
     alike: dict[tuple[str, str], set[str]] = defaultdict(set)
     for path in {*places, *_folders(places)}:
-        folder, _, name = path.rpartition("/")
-        alike[folder, fold(name)].add(path)
+        folder, slash, name = path.rpartition("/")
+        alike[folder + slash, fold(name)].add(path)
     return {path for some in alike.values() if len(some) > 1 for path in some}
