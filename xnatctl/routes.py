@@ -53,7 +53,7 @@ from xnatctl.endpoints.local import LocalSink, Place
 from xnatctl.endpoints.manifest import Row, read_manifest
 from xnatctl.endpoints.prearchive import PrearchiveSink
 from xnatctl.endpoints.removal import Removal
-from xnatctl.endpoints.routing import FACT, Routing, restore
+from xnatctl.endpoints.routing import FACT, Routing
 from xnatctl.endpoints.store_scu import Peer as Peer
 from xnatctl.endpoints.store_scu import StoreSink
 from xnatctl.endpoints.unpack import ZipSource
@@ -291,12 +291,9 @@ async def _routed(desk: Desk, pair: Pair, routing: Routing) -> AsyncIterator[Non
                 desk.bus.emit(Note(text, level="warning"))
 
 
-async def restore_routing(xnat: Xnat, project: str, *, dry_run: bool = False) -> str:
-    """Put back the prearchive code that runs changed and could not restore: the code, or nothing.
-
-    Raises Locked while a run whose time is not over holds it.
-    """
-    return await restore(xnat, project, dry_run=dry_run)
+def routing_by_hand(xnat: Xnat, project: str) -> Routing:
+    """What becomes of arrivals in a project, for whoever sets it by hand."""
+    return Routing(xnat, project, holder="")
 
 
 Allowed = Callable[[Sequence[Gone], float], bool]

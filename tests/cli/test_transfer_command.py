@@ -138,8 +138,40 @@ def test_both_ends_are_checked_before_anything_is_written(
     assert any("refused the login" in words for words in refused)
 
 
+def test_the_map_and_the_report_tell_what_became_of_ids_and_of_twins(
+    xnatctl: Call, ends: None, signed_in: Sandbox, destination: Sandbox, tmp_path: Path
+) -> None:
+    store = signed_in.store
+    project = store.create_project("TWINS")
+    session = store.create_experiment(store.create_subject(project, "S1"), "S1_MR1")
+    for text in (b"first", b"second"):
+        store.add_file(store.create_resource(session, "TWICE"), "same.txt", text)
+    call = ("project", "transfer", "-P", "TWINS", "--dest-project", "TWINS", "--yes")
+    told = "S1_MR1: a second resource called TWICE is resources/TWICE_2 at the destination"
+
+    done = xnatctl(*call)
+    assert (done.code, told in done.err) == (0, True), done.err
+    report = ("project", "transfer-report", "-P", "TWINS")
+    page = tmp_path / "report.html"
+    assert told in xnatctl(*report).err
+    assert xnatctl(*report, "--html", str(page)).code == 0
+    assert "a second resource called TWICE" in page.read_text()
+
+    rows = xnatctl("project", "transfer-map", "-P", "TWINS", "-o", "json").json()
+    there = destination.store.find_project("TWINS")
+    became = {
+        (one["what"], one["source"]): one["became"] for one in rows if "S1_MR1" in one["unit"]
+    }
+    assert became == {
+        ("session", session.code): destination.store.find_experiment("S1_MR1", there).code,  # type: ignore[union-attr]
+        ("resource", "TWICE"): "resources/TWICE_2",
+    }
+
+
 def test_the_history_of_transfers_has_the_fields_of_the_contract(xnatctl: Call, ends: None) -> None:
-    assert xnatctl("project", "transfer-status", "-P", "STUDY").code in (1, 5)
+    assert xnatctl("project", "transfer-status", "-P", "STUDY").code == 5
+    empty = xnatctl("project", "transfer-history", "-P", "STUDY", "-o", "json")
+    assert (empty.code, empty.json()) == (1, [])
     assert xnatctl(*line("ELEVEN")).code == 0
     status = xnatctl("project", "transfer-status", "-P", "STUDY", "-o", "json").json()
     keys = "sync_id status started ended subjects_synced subjects_failed subjects_skipped"

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.integration.everything import add_the_rest
 from xnatctl.sandbox import window
+from xnatctl.sandbox.seed import seed
 
 from .conftest import PYXNAT, XNATCTL06, XNATPY, Bench, Foreign
 
@@ -83,16 +85,22 @@ async def test_a_project_is_transferred_between_two_sandboxes(
 async def test_what_our_transfer_carried_reads_the_same_at_both_ends(
     bench: Bench, client: Foreign, dicom: str
 ) -> None:
+    add_the_rest(bench.full.store)
+    seed(bench.full.store, "nasty")
+    for project in ("OTHER", "NASTY2"):
+        bench.bare.store.create_project(project)
     names = {"XNAT": bench.full.url, "XNAT_DEST": bench.bare.url}
     env = {"PATH": os.environ["PATH"], "HOME": str(bench.folder)}
     for prefix, url in names.items():
         env |= {f"{prefix}_URL": url, f"{prefix}_USER": "admin", f"{prefix}_PASS": "admin"}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "xnatctl", "project", "transfer", "-P", "DEMO",
-        "--dest-project", "DEMO", "--dicom", dicom, "--yes", env=env,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    said = (await process.communicate())[0].decode()
-    assert process.returncode == 0, said
+    for project in ("DEMO", "NASTY"):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "xnatctl", "project", "transfer", "-P", project,
+            "--dest-project", project, "--dicom", dicom, "--yes",
+            "--accept", "catalog-name,unsafe-name", env=env,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        said = (await process.communicate())[0].decode()
+        assert process.returncode == 0, said
 
-    assert len(await bench.run(client, "compare")) >= 12
+    assert len(await bench.run(client, "compare")) >= 20

@@ -103,6 +103,8 @@ def account(sandbox: Sandbox, project: str) -> dict[str, Any]:
         }
         for one in item["resources"]:
             label = f"{place}/{one['bucket']}/{one['label']}"
+            if label in found:  # XNAT holds two of a label, and makes only one
+                label += "_2"
             found[label] = [one[name] for name in ("format", "content", "tags", "description")]
             for file in one["files"]:
                 found[f"{label}/{file['path']}"] = (file["size"], file["md5"])

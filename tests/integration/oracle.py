@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pydicom
+from pydicom.errors import InvalidDicomError
 
 Where = tuple[str, str, str, str, str]
 """Session or own level, what the resource hangs on, resource, path, MD5."""
@@ -25,10 +26,13 @@ def files_of(root: Path, project: str) -> set[Where]:
 def instances_of(root: Path, project: str) -> dict[tuple[str, str], list[str]]:
     """SOP Instance UIDs by (session, scan), sorted, doubles included."""
     found: dict[tuple[str, str], list[str]] = {}
-    for path in (root / "archive" / project).glob("arc001/*/SCANS/*/DICOM/**/*"):
+    for path in (root / "archive" / project).glob("arc001/*/SCANS/*/*/**/*"):
         if path.is_file():
             parts = path.relative_to(root / "archive" / project / "arc001").parts
-            header = pydicom.dcmread(path, stop_before_pixels=True)
+            try:
+                header = pydicom.dcmread(path, stop_before_pixels=True)
+            except InvalidDicomError:
+                continue
             found.setdefault((parts[0], parts[2]), []).append(str(header.SOPInstanceUID))
     return {place: sorted(uids) for place, uids in found.items()}
 

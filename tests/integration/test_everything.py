@@ -64,6 +64,43 @@ async def test_a_project_with_one_of_each_thing_arrives_complete(
     assert account(everything.there, "DEMO").keys() >= there.keys()
 
 
+LOST = {
+    "NASTY_001/NASTY_001_names//UNFIT/back\\slash.txt": "unsafe-name",
+    "NASTY_001/NASTY_001_names//UNFIT/C:/drive.txt": "unsafe-name",
+    "NASTY_001/NASTY_001_names//UNFIT/notes_catalog.xml": "catalog-name",
+}
+
+
+@pytest.mark.parametrize("dicom", ["copy", "import"])
+async def test_what_has_ever_broken_a_transfer_arrives_or_is_named(
+    nasty: Bench, dicom: Dicom
+) -> None:
+    nasty.there.store.create_project("NASTY2")
+
+    report = await nasty.transfer("NASTY", dicom=dicom)
+
+    here, there = (account(one, "NASTY") for one in (nasty.here, nasty.there))
+    named = {one.key.removeprefix("resources/"): one.code for one in report.left}
+    lost = {name.partition("//")[2].replace("/", "/files/", 1): LOST[name] for name in LOST}
+    theirs = {"subjects/GUEST": "shared-in", "subjects/GUEST/sessions/GUEST_CT1": "shared-in"}
+    assert (report.problems, named) == ((), lost | theirs)
+    for name in LOST:
+        here.pop(name)
+    if dicom == "import":
+        here, there = without_dicom(here), without_dicom(there)
+    assert len(here) > 100
+    differ = differing(here, there)
+    if dicom == "import":
+        # What the destination read from the headers is there where the source says nothing.
+        differ = {place: both for place, both in differ.items() if both[0] is not None}
+    assert differ == {}
+    assert instances_of(nasty.sink, "NASTY") == instances_of(nasty.source, "NASTY")
+    assert leftovers(nasty.sink) == []
+    assert "a second resource called TWICE is resources/TWICE_2 at the destination" in [
+        one.text for one in report.remarks
+    ]
+
+
 async def test_people_are_matched_by_name_and_made_where_they_are_missing(
     everything: Bench,
 ) -> None:

@@ -57,7 +57,7 @@ async def test_routing_is_manual_while_a_run_imports_and_as_before_afterwards(
     assert leftovers(heedless.sink) == []
     assert seen == {"5", "0"}
     assert code(heedless) == "5"
-    assert lease(heedless) == {"code": "", "holders": {}}
+    assert lease(heedless) == {"code": "", "holders": {}, "hand": ""}
     said = [event.text for event in heedless.events if isinstance(event, Note)]
     assert any("other arrivals wait in it" in one for one in said)
 
@@ -108,8 +108,11 @@ async def test_an_expired_lease_is_put_back_by_any_run_and_by_hand(heedless: Ben
         now = [1000.0]
         dead = Routing(xnat, "DEMO", holder="dead", clock=lambda: now[0], lasts=60.0)
         await dead.hold()
-        assert await routes.restore_routing(xnat, "DEMO") == "5"
-        assert await routes.restore_routing(xnat, "DEMO") == ""
+        assert code(heedless) == "0"
+        by_hand = routes.routing_by_hand(xnat, "DEMO")
+        await by_hand.restore()
+        assert code(heedless) == "5"
+        assert (await by_hand.free()).code == ""
         await dead.hold()
     assert code(heedless) == "5", "it was still held by the one that believes it is"
 
@@ -119,12 +122,26 @@ async def test_a_lease_that_is_alive_is_not_taken_away(heedless: Bench) -> None:
         other = Routing(xnat, "DEMO", holder="other")
         await other.hold()
         with pytest.raises(Locked, match="keeps the routing of DEMO manual"):
-            await routes.restore_routing(xnat, "DEMO")
+            await routes.routing_by_hand(xnat, "DEMO").restore()
 
         assert (await heedless.transfer(dicom="import")).exit_code == 0
 
         assert code(heedless) == "0"
         assert await other.release() == "5"
+
+
+async def test_what_a_hand_set_is_what_a_run_puts_back_and_what_was_before_is_still_known(
+    heedless: Bench,
+) -> None:
+    async with connect(heedless.there) as xnat:
+        by_hand = routes.routing_by_hand(xnat, "DEMO")
+        await by_hand.set_by_hand("4")
+
+        assert (await heedless.transfer(dicom="import")).exit_code == 0
+
+        assert code(heedless) == "4"
+        await by_hand.restore()
+    assert (code(heedless), lease(heedless)["code"]) == ("5", "")
 
 
 async def test_settings_that_are_copied_while_the_lease_lasts_are_those_in_the_end(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from xnatctl.engine.report import MOST_PROBLEMS, Account, summary
@@ -137,5 +139,20 @@ def test_the_summary_names_what_failed_and_what_was_left() -> None:
     (problem,) = data["problems"]
     assert problem["items"] == [{"key": "a", "error": "cut"}]
     assert problem["mismatches"] == [{"key": "c", "problem": "missing"}]
-    assert data["left"] == [{"key": "u6", "code": "vanished", "reason": "it is gone"}]
+    (left,) = data["left"]
+    assert left == {"key": "u6", "code": "vanished", "reason": "it is gone", "unit": "S6"}
     assert (data["files"], data["exit_code"]) == (3, 8)
+
+
+def test_what_is_worth_knowing_of_a_unit_stands_in_the_report_and_fails_nothing() -> None:
+    noted = replace(COPIED, notes=("scan 4.2 goes by copy", "and more"))
+
+    found = report(noted, KEPT)
+
+    assert found.exit_code == 0
+    assert [one.text for one in found.remarks] == ["scan 4.2 goes by copy", "and more"]
+    assert summary(found)["remarks"][0] == {
+        "key": "u1",
+        "label": "S1",
+        "text": "scan 4.2 goes by copy",
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -289,45 +290,26 @@ async def settings(
       xnatctl prearchive settings -P STUDY --set manual --yes
       xnatctl prearchive settings -P STUDY --restore --yes
     """
-    from xnatctl.xnat.imports import Imports
+    from xnatctl import routes
 
     if mode and restore:
         raise UsageError("--set and --restore contradict each other")
     project = app.project(project)
     async with app.xnat() as xnat:
-        notes = Imports(xnat)
-        before = await xnat.get_prearchive_code(project)
-        former = await notes.former_code(project)
-        if restore and not former:
-            await _end_lease(app, xnat, project, yes=yes, dry_run=dry_run)
-            return
-        code = former if restore else MODES[mode] if mode else before
-        if code != before and not dry_run:
-            if not yes:
+        routing = routes.routing_by_hand(xnat, project)
+        code = before = await xnat.get_prearchive_code(project)
+        if mode:
+            code = MODES[mode]
+        elif restore and not (code := (await routing.free()).code):
+            raise NotFound(
+                f"nothing is known of what the prearchive of {project} was before",
+                why="no run and no `prearchive settings --set` has changed it, or it was restored",
+            )
+        if (mode or restore) and not dry_run:
+            if code != before and not yes:
                 app.console.confirm(f"Set the prearchive of {project} to {_mode(code)}?")
-            if not former:
-                await notes.note_code(project, before)
-            await _set_code(xnat, project, code)
-        if former and code == former and (mode or restore) and not dry_run:
-            await notes.note_code(project, "")
-        code = before if dry_run else code
-    app.console.record({"project": project, "mode": _mode(code), "code": code}, key="mode")
-
-
-async def _end_lease(app: App, xnat: Xnat, project: str, *, yes: bool, dry_run: bool) -> None:
-    """Put back what a transfer changed that died before it could."""
-    from xnatctl import routes
-
-    code = await routes.restore_routing(xnat, project, dry_run=True)
-    if not code:
-        raise NotFound(
-            f"nothing is known of what the prearchive of {project} was before",
-            why="no run and no `prearchive settings --set` has changed it, or it was restored",
-        )
-    if not dry_run:
-        if not yes:
-            app.console.confirm(f"Set the prearchive of {project} to {_mode(code)}?")
-        await routes.restore_routing(xnat, project)
+            change = routing.restore() if restore else routing.set_by_hand(code)
+            await _checked(change, xnat, project, code)
     app.console.record({"project": project, "mode": _mode(code), "code": code}, key="mode")
 
 
@@ -336,9 +318,9 @@ def _mode(code: str) -> str:
     return names.get(code, f"{code} (no mode that XNAT knows)")
 
 
-async def _set_code(xnat: Xnat, project: str, code: str) -> None:
+async def _checked(change: Awaitable[None], xnat: Xnat, project: str, code: str) -> None:
     try:
-        await xnat.put_setting(project, "prearchive_code", code)
+        await change
     except PermissionDenied as error:
         if code == MODES["manual"]:
             raise

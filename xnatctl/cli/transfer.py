@@ -227,8 +227,7 @@ async def transfer_plan(app: App, *, options: TransferOptions, save: Path | None
     \b
     Examples:
       xnatctl project transfer-plan -P STUDY --dest-profile dev --dest-project STUDY
-      xnatctl project transfer-plan -P STUDY --dest-profile dev --dest-project STUDY --save
-      plan.json
+      xnatctl project transfer-plan -P STUDY --dest-profile dev --dest-project NEW --save plan.json
     """
     return await run_transfer(app, replace(options, dry_run=True), save=save)
 

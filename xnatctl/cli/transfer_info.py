@@ -44,8 +44,10 @@ async def transfer_status(app: App, *, project: str | None) -> None:
 @command("transfer-history")
 @project_option
 @list_options
-async def transfer_history(app: App, *, project: str | None, shape: Shape) -> None:
+async def transfer_history(app: App, *, project: str | None, shape: Shape) -> int:
     """List the transfers that were run from this machine, newest first.
+
+    Without any the list is empty, and the exit code 1.
 
     \b
     Examples:
@@ -70,6 +72,7 @@ async def transfer_history(app: App, *, project: str | None, shape: Shape) -> No
         )
     names = ("id", "status", "started", "dest", "synced", "failed", "files", "bytes")
     app.console.rows(rows, [Column(name) for name in names], shape=shape)
+    return 0 if rows else 1
 
 
 async def _runs(app: App, project: str | None) -> list[RunRow]:
@@ -147,6 +150,8 @@ async def transfer_init(
 async def transfer_map(app: App, *, project: str | None, shape: Shape) -> None:
     """List what the source's accession IDs and scans became at the destination.
 
+    A second resource of one label is there too, with its new one.
+
     \b
     Examples:
       xnatctl project transfer-map -P STUDY -o csv
@@ -186,6 +191,8 @@ def _mapped(unit: str, sink: str, facts: Mapping[str, str]) -> list[dict[str, st
         what, found, source = name.partition(":")
         if found and what in ("scan", "assessor"):
             rows.append({**head, "what": what, "source": source, "became": value})
+        elif what == "resource":
+            rows.append({**head, "what": what, "source": value, "became": source})
     return rows
 
 

@@ -117,7 +117,7 @@ class PrearchiveSink:
                 continue
             reason = _why_copy(unit, container, some, inventory)
             if reason:
-                if reason != _ALREADY:
+                if any(one.key not in inventory for one in some):
                     notes.append(f"scan {container.ref.item} goes by copy: {reason}")
             else:
                 imported[container.key] = _import_item(unit, container, some)
@@ -485,9 +485,6 @@ class PrearchiveSink:
         return found
 
 
-_ALREADY = "already there as a copy"
-
-
 def _marks(entries: Iterable[tuple[str, str]]) -> str:
     """Entries as one fact: a timestamp and a folder each, neither of which holds a blank."""
     return " ".join(sorted(f"{timestamp}/{folder}" for timestamp, folder in entries))
@@ -511,7 +508,7 @@ def _why_copy(unit: Unit, container: Container, files: list[Item], inventory: In
     if SESSION_XML not in inventory:
         return ""
     if any(item.key in inventory for item in files):
-        return _ALREADY
+        return "some of its files are there as a copy already"
     if key in inventory:
         return ""
     return "the session is archived already, and importing into it would merge"

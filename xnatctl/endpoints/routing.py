@@ -9,6 +9,9 @@ that, until when, and what the code was before:
 2. whoever releases it takes itself out of the lease; the last one puts the old code back;
 3. what a dead run left is put back by the next run between the same ends, and by any run once the
    lease has expired.
+
+A code that somebody sets by hand stands in the lease too, so that what was before the first change
+is remembered: runs then put back the hand's code, and `restore` what was before it.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import json
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from xnatctl.errors import BadReply, Busy, Locked, NotFound
 from xnatctl.xnat import paths
@@ -32,10 +35,13 @@ FACT = "routing"
 
 @dataclass(slots=True)
 class Lease:
-    """The code to be put back, and until when each holder wants manual routing (epoch seconds)."""
+    """What the code was, until when each holder wants manual routing (epoch seconds), and the code
+    that was set by hand since.
+    """
 
     code: str = ""
     holders: dict[str, dict[str, str | float]] = field(default_factory=dict)
+    hand: str = ""
 
     def without(self, name: str, now: float) -> Lease:
         """The lease without this holder and without those whose time is over."""
@@ -44,7 +50,12 @@ class Lease:
             for key, one in self.holders.items()
             if key != name and float(one.get("until", 0.0)) > now
         }
-        return Lease(self.code, rest)
+        return replace(self, holders=rest)
+
+    @property
+    def after(self) -> str:
+        """The code for the time after the last holder; empty where nobody holds it."""
+        return (self.hand or self.code) if self.holders else ""
 
 
 class Routing:
@@ -90,7 +101,8 @@ class Routing:
             if self._remember is not None:
                 await self._remember({FACT: code})
             mine: dict[str, str | float] = {"host": socket.gethostname(), "until": until}
-            await self._write(Lease(code, {**lease.holders, self._holder: mine}))
+            holders = {**lease.holders, self._holder: mine}
+            await self._write(replace(lease, code=code, holders=holders))
             # Another run may have written at the same moment.
             if self._holder in (await self._read()).holders:
                 await self._xnat.put_setting(self._project, "prearchive_code", MANUAL)
@@ -105,7 +117,7 @@ class Routing:
         """
         self._until = 0.0
         lease = await self._read()
-        if not lease.code:
+        if not lease.holders:
             await self._forget()
             return ""
         rest = lease.without("" if only_expired else self._holder, self._clock())
@@ -114,26 +126,43 @@ class Routing:
                 await self._write(rest)
             code = ""
         else:
-            await self._xnat.put_setting(self._project, "prearchive_code", lease.code)
-            await self._write(Lease())
-            code = lease.code
+            code = lease.after
+            await self._xnat.put_setting(self._project, "prearchive_code", code)
+            await self._write(rest if rest.hand else Lease())
         await self._forget()
         return code
 
     async def wish(self, code: str) -> bool:
-        """Have another code put back at the end; False when there is no lease to say it in."""
+        """Have another code put back at the end; False when nobody holds the routing."""
         lease = await self._read()
-        if not lease.code:
+        if not lease.holders:
             return False
-        await self._write(Lease(code, lease.holders))
+        await self._write(replace(lease, **{"hand" if lease.hand else "code": code}))
         return True
 
-    async def before(self) -> str:
-        """The code that will be put back; empty without a lease."""
-        return (await self._read()).code
+    async def set_by_hand(self, code: str) -> None:
+        """Have this code from now on, and remember what it was before the first change."""
+        lease = await self.free()
+        before = lease.code or await self._xnat.get_prearchive_code(self._project)
+        if before != code:
+            await self._write(Lease(before, hand=code))
+        await self._xnat.put_setting(self._project, "prearchive_code", code)
+        if lease.code == code:
+            await self._write(Lease())
 
-    async def check_free(self) -> None:
-        """Raises Locked while a run whose time is not over holds it."""
+    async def restore(self) -> None:
+        """Put back what was before runs that died and hands changed it."""
+        lease = await self.free()
+        if lease.code:
+            await self._xnat.put_setting(self._project, "prearchive_code", lease.code)
+            await self._write(Lease())
+
+    async def before(self) -> str:
+        """The code that will be put back; empty while nobody holds the routing."""
+        return (await self._read()).after
+
+    async def free(self) -> Lease:
+        """The lease when no run holds it. Raises Locked while one whose time is not over does."""
         lease = (await self._read()).without("", self._clock())
         for one in lease.holders.values():
             left = (float(one["until"]) - self._clock()) / 60
@@ -141,6 +170,7 @@ class Routing:
                 f"a run on {one.get('host')} keeps the routing of {self._project} manual",
                 hint=f"it puts it back at its end; if it has died, try again in {left:.0f} min",
             )
+        return lease
 
     async def _forget(self) -> None:
         if self._remember is not None:
@@ -158,14 +188,14 @@ class Routing:
             return Lease()
         try:
             data = json.loads(reply.text)
-            return Lease(str(data["code"]), dict(data["holders"]))
+            return Lease(str(data["code"]), dict(data["holders"]), str(data.get("hand", "")))
         except (ValueError, KeyError, TypeError) as error:
             raise BadReply(
                 f"the lease of {self._project} cannot be read", why=str(error)
             ) from error
 
     async def _write(self, lease: Lease) -> None:
-        text = json.dumps({"code": lease.code, "holders": lease.holders})
+        text = json.dumps(asdict(lease))
         await self._xnat.transport.request(
             "PUT",
             self._path,
@@ -173,13 +203,3 @@ class Routing:
             body=text.encode(),
             content_type="text/plain",
         )
-
-
-async def restore(xnat: Xnat, project: str, *, dry_run: bool = False) -> str:
-    """Put back what runs that died left; the code, or nothing when no run had changed it.
-
-    Raises Locked while a run whose time is not over holds the routing.
-    """
-    routing = Routing(xnat, project, holder="")
-    await routing.check_free()
-    return await (routing.before() if dry_run else routing.release())

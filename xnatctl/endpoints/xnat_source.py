@@ -420,7 +420,8 @@ class XnatSource:
         types: Mapping[str, str] | None = None,
     ) -> Unit:
         listed = described(resources)
-        containers, items, left, aside = [], list(documents), [], []
+        containers, items, left, aside, notes = [], list(documents), [], [], list(unit.notes)
+        facts = dict(unit.facts)
         keys = dict.fromkeys([*catalogue.files, *(listed if self._metadata else ())])
         for key in keys:
             place = catalogue.places.get(key) or listed[key][0]
@@ -430,6 +431,10 @@ class XnatSource:
                 continue
             known = listed.get(key)
             source = _at(unit.ref, place, catalogue.ids.get(key, label))
+            first = known[1].label if known else catalogue.files[key][0].resource
+            if first and first != label:
+                notes.append(f"a second resource called {first} is {key} at the destination")
+                facts[f"keep:resource:{key}"] = first
             containers.append(_container(key, _at(unit.ref, place, label), known))
             for file in catalogue.files.get(key, ()):
                 if lost := _cannot_carry(f"{key}/files/{file.path}", file.path):
@@ -455,6 +460,8 @@ class XnatSource:
             containers=tuple(containers),
             items=tuple(items),
             left=tuple(left),
+            notes=tuple(notes),
+            facts=facts,
             aside=frozenset(aside),
             fingerprint=digest_of(*sorted(stamps), *(one.key for one in containers)),
         )

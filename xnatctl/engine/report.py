@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from .types import Left, Report, UnitOutcome
+from .types import Left, Remark, Report, UnitOutcome
 
 MISMATCH_EXIT = 8
 MOST_PROBLEMS = 1000
-"""A report names this many failed units and left things; the rest are counted."""
+"""A report names this many failed units, left things and remarks."""
 
 
 class Account:
@@ -27,6 +27,7 @@ class Account:
         self._verified: dict[str, int] = defaultdict(int)
         self._problems: list[UnitOutcome] = []
         self._left: list[Left] = []
+        self._remarks: list[Remark] = []
         self._codes: set[str] = set()
         self._mismatched = False
         self._retries = 0
@@ -45,6 +46,8 @@ class Account:
         self._codes.update(left.code for left in outcome.left)
         for left in outcome.left[: MOST_PROBLEMS - len(self._left)]:
             self._left.append(replace(left, unit=outcome.label))
+        for note in outcome.notes[: MOST_PROBLEMS - len(self._remarks)]:
+            self._remarks.append(Remark(outcome.key, outcome.label, note))
         if outcome.became == "failed":
             self._mismatched |= bool(outcome.mismatches) or outcome.error_kind == "corrupt"
             if len(self._problems) < MOST_PROBLEMS:
@@ -84,6 +87,7 @@ class Account:
             by_kind={kind: dict(counts) for kind, counts in self._kinds.items()},
             problems=tuple(self._problems),
             left=tuple(self._left),
+            remarks=tuple(self._remarks),
             interrupted=interrupted,
             dry_run=self._dry_run,
             exit_code=code,
@@ -115,12 +119,9 @@ def summary(report: Report) -> dict[str, Any]:
             }
             for one in report.problems[:100]
         ],
-        "left": [
-            {"key": one.key, "code": one.code, "reason": one.reason} for one in report.left[:1000]
-        ],
-        "gone": [
-            {"key": one.key, "code": one.code, "reason": one.reason} for one in report.gone[:1000]
-        ],
+        "left": [asdict(one) for one in report.left[:MOST_PROBLEMS]],
+        "gone": [asdict(one) for one in report.gone[:MOST_PROBLEMS]],
+        "remarks": [asdict(one) for one in report.remarks],
         "interrupted": report.interrupted,
         "exit_code": report.exit_code,
     }

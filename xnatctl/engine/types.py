@@ -249,6 +249,15 @@ class UnitOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Remark:
+    """What is worth knowing of a unit and no fault: its key, its label, one sentence."""
+
+    key: str
+    label: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The run: what became of every unit that did not simply stay as it was, and the totals.
 
@@ -274,6 +283,7 @@ class Report:
     problems: tuple[UnitOutcome, ...] = ()
     left: tuple[Left, ...] = ()
     gone: tuple[Left, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     interrupted: str = ""
     dry_run: bool = False
     exit_code: int = 0

@@ -80,6 +80,8 @@ def print_account(data: Mapping[str, Any], console: Console) -> None:
         console.warn(left_sentence(one))
     for one in data.get("gone", []):
         console.say(gone_sentence(one["key"], one["code"], one["reason"]))
+    for one in data.get("remarks", []):
+        console.say(f"{one['label'] or one['key']}: {one['text']}")
     for one in data.get("problems", []):
         console.fail(f"{one['key']}: {one['error']}")
     console.say(f"run {data['run_id']}: {data['status']}, {span(data['duration_s'] or 0.0)}")
@@ -99,6 +101,7 @@ def to_html(data: Mapping[str, Any]) -> str:
         verified=data.get("verified", {}),
         left=data.get("left", []),
         gone=data.get("gone", []),
+        remarks=data.get("remarks", []),
         problems=data.get("problems", []),
         good=data.get("exit_code") == 0 and data["status"] == "done",
     )

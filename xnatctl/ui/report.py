@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from xnatctl.engine.types import Left, Outcome, Report, UnitOutcome
@@ -50,6 +51,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "problems": [unit_json(one) for one in report.problems],
         "left": [left_json(one) for one in report.left],
         "gone": [left_json(one) for one in report.gone],
+        "remarks": [asdict(one) for one in report.remarks],
     }
 
 
@@ -160,6 +162,9 @@ def print_report(report: Report, console: Console) -> None:
         for lost in report.gone[:SHOWN]:
             console.say(gone_sentence(lost.key, lost.code, lost.reason))
         _more(console, len(report.gone), "thing", "gone at the source")
+        for remark in report.remarks[:SHOWN]:
+            console.say(f"{remark.label or remark.key}: {remark.text}")
+        _more(console, len(report.remarks), "remark")
     console.say(totals(report))
     console.say(f"run {report.run_id}")
 

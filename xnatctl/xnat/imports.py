@@ -121,28 +121,6 @@ class Imports:
         except XnatctlError as error:
             raise classify(error) from error
 
-    async def former_code(self, project: str) -> str:
-        """The prearchive code that `note_code` has kept; empty where there is none."""
-        try:
-            reply = await self._transport.request(
-                "GET", paths.prearchive_note(project), params={"contents": "true"}
-            )
-        except NotFound:
-            return ""
-        noted = reply.text.strip()
-        return noted if noted.isdigit() else ""
-
-    async def note_code(self, project: str, code: str) -> None:
-        """Keep a prearchive code in the project's configuration; an empty one takes it away."""
-        # A configuration cannot be deleted by REST (XNAT 1.8), so a word stands for none.
-        await self._transport.request(
-            "PUT",
-            paths.prearchive_note(project),
-            params={"inbody": "true"},
-            body=(code or "none").encode(),
-            content_type="text/plain",
-        )
-
     async def list_entries(self, project: str) -> list[PrearchiveEntry]:
         rows = await self._xnat.rows(paths.prearchive(project))
         return [parse_entry(row) for row in rows]

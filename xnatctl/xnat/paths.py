@@ -194,11 +194,6 @@ def prearchive(project_id: str) -> str:
     return f"{PREARCHIVE}/projects/{segment(project_id)}"
 
 
-def prearchive_note(project_id: str) -> str:
-    """Where it is noted what the prearchive code of a project was before it was changed."""
-    return f"{project(project_id)}/config/xnatctl/prearchive"
-
-
 def prearchive_entry(entry: PrearchiveEntry) -> str:
     return f"{prearchive(entry.project)}/{segment(entry.timestamp)}/{segment(entry.folder)}"
 
