@@ -587,3 +587,63 @@ async def test_quarantine_is_kept_with_the_session(xnat: Client) -> None:
     await send(xnat)
     await service(xnat, "&quarantine=true")
     assert xnat.sandbox.store.find("label='E2'")[0].status == "quarantine"
+
+
+async def test_files_beside_the_scans_go_into_the_archive_with_their_session(xnat: Client) -> None:
+    uri = (await xnat(f"{IMPORT}&project=P&subject=S&session=N", study(1), kind=ZIP)).text.strip()
+    assert (await xnat.put(f"{uri}/resources/NOTES/files/a/n.txt", b"123")).status == 200
+    row = (await xnat(f"GET {uri}/resources")).rows[0]
+    assert (row["label"], row["file_count"], row["file_size"]) == ("NOTES", "1", "3")
+    assert (await xnat(f"GET {uri}/resources/NOTES/files")).rows[0]["Name"] == "n.txt"
+    assert (await xnat(f"GET {uri}/resources/NOTES/files/a/n.txt")).body == b"123"
+    assert (await xnat(f"GET {uri}/resources/NOTES/files/none")).status == 404
+    assert (await xnat(f"PUT {uri}/resources/NOTES/junk")).status == 400
+    await xnat(f"POST {uri}?action=build")
+    archived = await xnat(f"POST /data/services/archive?src={uri}&auto-archive=false")
+    files = f"{archived.text.strip()}/resources/NOTES/files"
+    assert await xnat.names(files) == ["a/n.txt"]
+    assert (await xnat(f"GET {files}/a/n.txt")).body == b"123"
+
+
+async def test_a_cached_file_with_a_listener_is_imported_behind_the_answer(xnat: Client) -> None:
+    await xnat.put("/data/user/cache/resources/X/files/s.zip", study(1))
+    src = "src=/user/cache/resources/X/files/s.zip&http-session-listener=tok"
+    answer = await xnat(f"{IMPORT}&project=P&{src}")
+    assert (answer.status, "submitted" in answer.text) == (200, True)
+    for _ in range(200):
+        told = (await xnat("GET /xapi/event_tracking/tok")).json()
+        if told["succeeded"] is not None:
+            break
+        await asyncio.sleep(0.01)
+    assert told["succeeded"] is True
+    assert len((await xnat("GET /data/prearchive/projects/P")).rows) == 1
+
+
+async def test_a_listener_is_heard_by_its_owner_and_in_its_session_only(
+    xnat: Client, alice: Client
+) -> None:
+    assert (await xnat(f"{IMPORT}&http-session-listener=t", b"junk", kind=ZIP)).status == 400
+    told = (await xnat("GET /data/status/t")).json()["msgs"][0]
+    assert [one["status"] for one in told] == ["PROCESSING", "FAILED"]
+    assert (await alice("GET /xapi/event_tracking/t")).status == 404
+    assert (await xnat("GET /xapi/event_tracking/t")).json()["succeeded"] is False
+    xnat.http.cookie_jar.clear()
+    assert (await xnat("GET /data/status/t")).json()["msgs"] == [[]]
+
+
+async def test_errors_of_an_import_come_with_200_where_html_is_asked_for(xnat: Client) -> None:
+    answer = await xnat(f"{IMPORT}&format=html", b"junk", kind=ZIP)
+    assert (answer.status, "not a zip archive" in answer.text) == (200, True)
+
+
+async def test_an_import_says_whether_it_is_quarantined_and_starts_pipelines(start: Start) -> None:
+    client = await start(autorun_s=60.0)
+    await fill(client)
+    line = f"{IMPORT}&project=P&subject=S&session=Q&dest=/archive"
+    line += "&quarantine=true&triggerPipelines=false"
+    assert (await client(line, study(1), kind=ZIP)).status == 200
+    session = "/data/projects/P/subjects/S/experiments/Q"
+    assert (await client(f"GET {session}/status")).text == "quarantine"
+    code = client.sandbox.store.find("label='Q'")[0].code
+    flows = (await client(f"GET /data/services/workflows?experiment={code}")).rows
+    assert [row["pipeline_name"] for row in flows] == ["Transferred"]

@@ -494,3 +494,111 @@ async def test_a_path_that_is_none_changes_nothing(xnat: Client) -> None:
     path = "xnat:subjectData/fields/field[a%20b=c]/field"
     assert (await xnat(f"PUT /data/projects/P/subjects/S?{path}=x")).status == 200
     assert (await xnat("GET /data/projects/P/subjects/S?format=xml")).status == 200
+
+
+async def test_only_subjects_and_experiments_come_in_pages(xnat: Client) -> None:
+    for scan in ("4", "5"):
+        await xnat(f"PUT {SESSION}/scans/{scan}?xsiType=xnat:mrScanData&type=T1w")
+    await xnat("PUT /data/projects/P2")
+    for path in (f"{SESSION}/scans", "/data/projects"):
+        whole = (await xnat(f"GET {path}?limit=1")).json()["ResultSet"]
+        assert len(whole["Result"]) > 1
+        assert "totalRecords" in whole
+    assert (await xnat("GET /data/projects/P/subjects?limit=x")).status == 400
+
+
+async def test_an_order_holds_within_a_page_only(xnat: Client) -> None:
+    for label in ("c", "a", "b"):
+        await xnat(f"PUT /data/projects/P/subjects/{label}")
+    page = (await xnat("GET /data/projects/P/subjects?limit=3&offset=1&sortBy=label")).rows
+    assert [row["label"] for row in page] == ["a", "b", "c"]
+    page = (await xnat("GET /data/projects/P/subjects?limit=2&offset=1&sortBy=label")).rows
+    assert [row["label"] for row in page] == ["a", "c"]
+
+
+async def test_recent_experiments_are_those_of_the_last_days(xnat: Client) -> None:
+    await xnat(f"PUT {SESSION[:-1]}OLD?xsiType=xnat:mrSessionData")
+    xnat.sandbox.store.db.execute("UPDATE items SET inserted='2020-01-01' WHERE label='OLD'")
+    assert [row["label"] for row in (await xnat("GET /data/experiments?recent=2")).rows] == ["E"]
+    assert len((await xnat("GET /data/experiments?recent=36500")).rows) == 2
+
+
+async def test_the_short_names_of_fields_are_listed_with_their_paths(xnat: Client) -> None:
+    rows = (await xnat("GET /data/projects/P/subjects?fields=true")).rows
+    assert {"key": "gender", "xpath": "xnat:subjectData/demographics/gender"} in rows
+
+
+@pytest.mark.parametrize(
+    ("accept", "media"),
+    [
+        ("*/*", "application/json"),
+        ("text/csv", "text/csv"),
+        ("application/xml", "text/xml"),
+        ("text/html,application/xml;q=0.9,*/*;q=0.8", "text/html"),
+        ("image/png", "application/json"),
+    ],
+)
+async def test_a_list_takes_its_form_from_what_is_accepted(
+    xnat: Client, accept: str, media: str
+) -> None:
+    answer = await xnat("GET /data/projects", headers={"Accept": accept})
+    assert answer.headers["Content-Type"].startswith(media)
+    asked = await xnat("GET /data/projects?format=json", headers={"Accept": accept})
+    assert asked.headers["Content-Type"].startswith("application/json")
+
+
+async def test_a_format_may_be_a_media_type(xnat: Client) -> None:
+    assert (await xnat(f"GET {SESSION}?format=application/json")).json()["items"]
+    assert (await xnat("GET /data/projects?format=text/csv")).text.startswith("ID,")
+
+
+async def test_deleting_a_project_that_is_missing_is_400(xnat: Client) -> None:
+    assert (await xnat("DELETE /data/projects/NONE")).status == 400
+
+
+async def test_a_move_takes_only_the_assessors_that_are_named(xnat: Client) -> None:
+    await xnat("PUT /data/projects/P2")
+    for label in ("A", "B"):
+        await xnat(f"PUT {SESSION}/assessors/{label}?xsiType=xnat:qcManualAssessorData")
+    assert (await xnat(f"PUT {SESSION}/projects/P2?primary=true&moveAssessors=A")).status == 200
+    for project, labels in {"P": {"B"}, "P2": {"E", "A"}}.items():
+        rows = (await xnat(f"GET /data/projects/{project}/experiments")).rows
+        assert {row["label"] for row in rows} == labels
+    moved = (await xnat("GET /data/projects/P2/experiments")).rows[0]["URI"]
+    assert [row["ID"] for row in (await xnat(f"GET {moved}/scans")).rows] == ["3"]
+
+
+async def test_a_subject_is_posted_with_its_project(xnat: Client) -> None:
+    assert (await xnat("POST /data/subjects?project=P&label=S2")).status == 201
+    assert (await xnat("POST /data/subjects?project=P&label=S2")).status == 409
+    assert (await xnat("POST /data/subjects?label=S3")).status == 404
+    labels = [row["label"] for row in (await xnat("GET /data/projects/P/subjects")).rows]
+    assert labels == ["S", "S2"]
+
+
+async def test_lists_below_a_session_look_for_an_accession_ID_first(xnat: Client) -> None:
+    code = (await xnat("GET /data/projects/P/experiments")).rows[0]["ID"]
+    impostor = f"/data/projects/P/subjects/S/experiments/{code}"
+    xnat.sandbox.store.create_experiment(
+        xnat.sandbox.store.find("label='S'")[0], code, "xnat:ctSessionData"
+    )
+    shown = (await xnat(f"GET {impostor}?format=json")).json()["items"][0]
+    assert shown["meta"]["xsi:type"] == "xnat:ctSessionData"
+    assert [row["ID"] for row in (await xnat(f"GET {impostor}/scans")).rows] == ["3"]
+
+
+async def test_only_what_lies_in_the_archive_is_found_below_its_prefix(xnat: Client) -> None:
+    assert (await xnat("GET /data/archive/investigators")).rows == []
+    assert "admin" in (await xnat("GET /data/archive/user/admin/sessions")).json()
+    for path in ("prearchive", "services/tokens/show", "config", "users", "JSESSION", "nothing"):
+        assert (await xnat(f"GET /data/archive/{path}")).status == 404
+
+
+async def test_a_site_may_want_changes_to_be_justified(start: Start) -> None:
+    client = await start(require_reason=True)
+    await client("PUT /data/projects/P")
+    subject = "/data/projects/P/subjects/S"
+    assert (await client(f"PUT {subject}")).status == 500
+    assert (await client(f"PUT {subject}?event_reason=why")).status == 201
+    assert (await client(f"DELETE {subject}")).status == 403
+    assert (await client(f"DELETE {subject}?event_reason=why")).status == 200

@@ -234,3 +234,78 @@ async def test_only_administrators_issue_tokens_for_others(xnat: Client, alice: 
     line = "GET /data/services/tokens/issue/user/"
     assert (await xnat(line + "alice")).json()["xdatUserId"] == "alice"
     assert (await alice(line + "bob")).status == 403
+
+
+async def test_twenty_failures_lock_a_user_out_for_a_while(start: Start) -> None:
+    client = await start(max_failures=3, lock_s=0.2)
+    wrong = Client(client.sandbox, "admin", "wrong")
+    good = Client(client.sandbox, "admin")
+    for _ in range(2):
+        assert (await wrong("GET /xapi/users/username")).status == 401
+    assert (await good("GET /xapi/users/username")).status == 200
+    good.http.cookie_jar.clear()
+    for _ in range(3):
+        assert (await wrong("GET /xapi/users/username")).status == 401
+    assert (await good("GET /xapi/users/username")).status == 401
+    await asyncio.sleep(0.25)
+    assert (await good("GET /xapi/users/username")).status == 200
+    await wrong.close()
+    await good.close()
+
+
+async def test_an_expired_password_is_403(start: Start) -> None:
+    client = await start(expired_passwords=("admin",))
+    assert (await client("GET /data/projects")).status == 403
+
+
+async def test_a_site_that_is_not_set_up_leads_to_its_setup(start: Start) -> None:
+    client = await start(initialized=False)
+    answer = await client("GET /data/projects")
+    assert (answer.status, answer.headers["Location"]) == (302, "/setup")
+    assert (await client("GET /setup")).status == 200
+
+
+async def test_a_project_has_groups_of_its_own(xnat: Client, alice: Client) -> None:
+    groups = "/data/projects/P/groups"
+    assert (await alice(f"GET {groups}")).status == 404
+    line = f"PUT {groups}/READERS?displayname=Readers&xnat:mrSessionData_R=1"
+    assert (await xnat(line)).status == 200
+    assert (await xnat("PUT /data/projects/P/users/READERS/alice")).status == 200
+    row = (await xnat("GET /data/projects/P/users")).rows[-1]
+    assert (row["GROUP_ID"], row["displayname"], row["login"]) == ("READERS", "Readers", "alice")
+    assert (await alice(f"GET {SESSION}?format=json")).status == 200
+    assert (await alice("PUT /data/projects/P/subjects/NEW")).status == 403
+    assert (await xnat(f"PUT {groups}/READERS?xnat:mrSessionData_E=1")).status == 200
+    assert (await alice("PUT /data/projects/P/subjects/NEW")).status == 201
+    names = [row["id"] for row in (await xnat(f"GET {groups}")).rows]
+    assert names == ["P_owner", "P_member", "P_collaborator", "READERS"]
+    assert (await xnat(f"GET {groups}/P_member")).rows[0]["displayname"] == "Members"
+    assert (await alice(f"DELETE {groups}/READERS")).status == 403
+    assert (await xnat(f"DELETE {groups}/P_owner")).status == 403
+    assert (await xnat(f"DELETE {groups}/READERS")).status == 200
+    assert (await alice(f"GET {SESSION}")).status == 404
+
+
+async def test_projects_are_listed_by_the_role_that_the_caller_has(
+    xnat: Client, alice: Client
+) -> None:
+    for project, role in {"A": "owner", "B": "member", "C": "collaborator"}.items():
+        await xnat(f"PUT /data/projects/{project}")
+        await xnat(f"PUT /data/projects/{project}/users/{role}/alice")
+    await xnat("PUT /data/projects/D?accessibility=public")
+    wanted = {
+        "owner": "A", "member": "AB", "collaborator": "C", "users": "ABC", "accessible": "ABCD",
+        "recent": "ABCD", "prearc_code": "ABCD", "favorite": "",
+    }  # fmt: skip
+    for name, projects in wanted.items():
+        rows = (await alice(f"GET /data/projects?{name}=true")).rows
+        assert "".join(row["id"] for row in rows) == projects, name
+
+
+async def test_the_list_of_users_can_be_kept_for_administrators(start: Start) -> None:
+    client = await start(users={"admin": "admin", "bob": "bob"}, restrict_user_list=True)
+    bob = Client(client.sandbox, "bob")
+    assert (await bob("GET /xapi/users")).status == 403
+    assert (await bob("GET /xapi/users/bob")).status == 200
+    assert (await client("GET /xapi/users")).status == 200
+    await bob.close()

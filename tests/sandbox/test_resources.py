@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import aiohttp
 import pytest
@@ -436,3 +437,83 @@ async def test_two_downloads_prepared_in_one_second_share_their_id(
     }  # fmt: skip
     names = (await xnat(f"GET /xapi/archive/download/{prepared[0]['id']}/zip")).names
     assert names == ["P/E/scans/3-T1w/resources/DICOM/files/a"]
+
+
+async def test_a_stored_archive_can_be_looked_into(xnat: Client) -> None:
+    await xnat.put(f"{FILES}/a.zip", zipped({"in/x.txt": b"123", "y": b""}))
+    for inner in ("a.zip!/in/x.txt", "a.zip/in/x.txt"):
+        assert (await xnat(f"GET {FILES}/{inner}")).body == b"123"
+    assert (await xnat(f"GET {FILES}/a.zip!/none")).status == 404
+    rows = (await xnat(f"GET {FILES}?listContents=true")).rows
+    assert [(row["Name"], row["Size"]) for row in rows[1:]] == [("x.txt", "3"), ("y", "0")]
+    assert rows[1]["URI"].endswith("/files/a.zip!/in/x.txt")
+    assert len((await xnat(f"GET {FILES}")).rows) == 1
+
+
+async def test_a_file_can_be_chosen_by_its_place_in_the_list(xnat: Client) -> None:
+    for name in ("a", "b"):
+        await xnat.put(f"{FILES}/{name}", name.encode())
+    assert (await xnat(f"GET {FILES}?index=1")).body == b"b"
+    assert (await xnat(f"GET {FILES}?index=2")).status == 404
+
+
+async def test_the_files_of_many_resources_are_one_catalog(xnat: Client) -> None:
+    await xnat.put(f"{FILES}/a", b"1")
+    await xnat.put(f"{SESSION}/resources/R/files/b", b"2")
+    text = (await xnat(f"GET {SESSION}/files?all=true&format=xcat")).text
+    entries = [one.get("URI") for one in ET.fromstring(text).iter() if one.tag.endswith("entry")]
+    assert sorted(entries) == ["a", "b"]
+
+
+async def test_a_list_of_resources_of_which_some_are_missing_is_deleted_with_207(
+    xnat: Client,
+) -> None:
+    for label in ("A", "B"):
+        await xnat(f"PUT {SESSION}/resources/{label}")
+    assert (await xnat(f"DELETE {SESSION}/resources/A,NONE")).status == 207
+    assert (await xnat(f"DELETE {SESSION}/resources/B")).status == 200
+    assert (await xnat(f"GET {SESSION}/resources")).rows == []
+
+
+async def test_the_head_of_an_archive_has_no_body(xnat: Client) -> None:
+    await xnat.put(f"{FILES}/a", b"1")
+    head = await xnat(f"HEAD {FILES}?format=zip")
+    assert (head.status, head.body) == (200, b"")
+    assert (await xnat(f"GET {FILES}?format=zip")).names
+
+
+async def test_files_of_the_servers_disk_are_uploaded_by_reference(xnat: Client) -> None:
+    inbox = xnat.sandbox.store.root / "inbox"
+    (inbox / "d" / "e").mkdir(parents=True)
+    (inbox / "d" / "a").write_bytes(b"1")
+    (inbox / "d" / "e" / "b").write_bytes(b"2")
+    base = f"{SESSION}/resources/R/files"
+    assert (await xnat(f"PUT {base}/x?reference={inbox}/d/a")).status == 200
+    assert (await xnat(f"PUT {base}?reference={inbox}/d&delete=true")).status == 200
+    assert await xnat.names(base) == ["a", "e/b", "x"]
+    assert not (inbox / "d" / "a").exists()
+    (inbox / "d" / "c").write_bytes(b"3")
+    answer = await xnat(f"PUT {base}/later?reference=/d/c&async=true")
+    number = answer.json()["workflowId"]
+    for _ in range(100):
+        row = (await xnat(f"GET /data/services/workflows/workflowid/{number}")).rows[0]
+        if row["status"] == "Complete":
+            break
+        await asyncio.sleep(0.01)
+    assert (await xnat(f"GET {base}/later")).body == b"3"
+    assert (await xnat(f"PUT {base}/p?reference=/etc/passwd")).status == 404
+    assert (await xnat(f"PUT {base}/p?reference=../../etc/passwd")).status == 400
+
+
+async def test_a_prepared_download_takes_assessors_and_is_deflated(xnat: Client) -> None:
+    await xnat.put(f"{FILES}/a", b"1" * 1000)
+    await xnat(f"PUT {SESSION}/assessors/A?xsiType=xnat:qcManualAssessorData")
+    await xnat.put(f"{SESSION}/assessors/A/out/resources/QC/files/q", b"2")
+    ident = xnat.sandbox.store.find("label='E'")[0].code
+    body = {"sessions": [f"P:S:E:{ident}"], "scan_types": ["T1w"], "options": ["simplified"],
+            "assessors": ["xnat:qcManualAssessorData"]}  # fmt: skip
+    prepared = await xnat("POST /xapi/archive/download", aiohttp.JsonPayload(body))
+    answer = await xnat(f"GET /xapi/archive/download/{prepared.text}/zip")
+    assert answer.names == ["E/scans/3/DICOM/a", "E/assessors/A/out/QC/q"]
+    with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+        assert archive.infolist()[0].compress_type == zipfile.ZIP_DEFLATED

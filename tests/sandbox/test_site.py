@@ -432,3 +432,18 @@ async def test_files_move_from_the_cache_into_resources(xnat: Client, alice: Cli
     assert (await xnat(f"{move}/none&dest={target}/files/x")).status == 404
     await alice.put(f"{CACHE}/X/files/a.txt", b"1")
     assert (await alice(f"{move}/a.txt&dest={target}/files/x")).status == 404
+
+
+async def test_a_document_may_be_a_part_of_a_form_and_an_assessor(xnat: Client) -> None:
+    xml = (
+        '<xnat:QCManualAssessment project="P" label="B" xmlns:xnat="http://nrg.wustl.edu/xnat">'
+        "<xnat:imageSession_ID>E</xnat:imageSession_ID></xnat:QCManualAssessment>"
+    )
+    for sent, status in ((xml, 200), (xml.replace(">E<", ">NONE<"), 400)):
+        form = aiohttp.FormData()
+        form.add_field("item", sent, filename="i.xml", content_type="text/xml")
+        url = f"{xnat.sandbox.url}/xapi/archive/upload/xml"
+        async with xnat.http.post(url, data=form) as answer:
+            assert answer.status == status, await answer.text()
+    rows = (await xnat(f"GET {SESSION}/assessors")).rows
+    assert [(row["label"], row["xsiType"]) for row in rows] == [("B", "xnat:qcManualAssessorData")]

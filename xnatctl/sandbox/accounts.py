@@ -62,6 +62,7 @@ class Accounts:
         self.sessions: dict[str, Session] = {}
         self.logins = 0
         self.changed: dict[int, float] = {}
+        self.failures: dict[str, tuple[int, float]] = {}
         for login, password in settings.users.items():
             self.add(login, password, admin=login == "admin")
 
@@ -126,6 +127,14 @@ class Accounts:
         """Start the time during which the permission caches do not know of a change."""
         self.changed[project.id] = time.monotonic()
 
+    def groups(self, project: Item) -> dict[str, tuple[str, int]]:
+        """Names and rights of a project's groups, by role or (those of its own) by ID."""
+        own = self.store.records(f"groups:{project.code}")
+        return {
+            **{role: (GROUP_NAMES[role], rights) for role, rights in ROLES.items()},
+            **{ident: (one["displayname"], one["rights"]) for ident, one in own.items()},
+        }
+
     def access(self, project: Item) -> str:
         """public, protected or private."""
         return self.store.setting(project.code, "accessibility", "private")
@@ -139,7 +148,10 @@ class Accounts:
         lag = self.settings.permission_lag_s
         if since is not None and lag and time.monotonic() - since < lag:
             return public
-        return max(ROLES.get(self.role(project, user.login), NOTHING), public)
+        role = self.role(project, user.login)
+        if role in ROLES or not role:
+            return max(ROLES.get(role, NOTHING), public)
+        return max(self.groups(project).get(role, ("", NOTHING))[1], public)
 
     def item_rights(self, user: User, item: Item) -> int:
         """Rights on an item: its primary project's, or reading through a share."""
@@ -168,8 +180,24 @@ class Accounts:
     # ---- logins --------------------------------------------------------------------------
 
     def check(self, login: str, password: str) -> User | None:
-        """The user whose password (or alias token) this is, or None."""
+        """The user whose password (or alias token) this is; None, too, for one locked out.
+
+        The name may carry a provider: `ldap/alice`.
+        """
         login = login.rpartition("/")[2]
+        failed, when = self.failures.get(login, (0, 0.0))
+        if failed >= self.settings.max_failures:
+            if time.monotonic() - when < self.settings.lock_s:
+                return None
+            failed = 0
+        found = self._matching(login, password)
+        if found is None:
+            self.failures[login] = (failed + 1, time.monotonic())
+        else:
+            self.failures.pop(login, None)
+        return found
+
+    def _matching(self, login: str, password: str) -> User | None:
         row = self.store.row("SELECT secret FROM users WHERE login=? AND enabled=1", login)
         if row is not None and secrets.compare_digest(str(row[0]), _secret(password)):
             return self.user(login)

@@ -40,6 +40,7 @@ async def handle(call: Call) -> web.StreamResponse:
     call.route = place.template
     if place.node in ("files", "resource", "resources"):
         return await files.handle(call, place)
+    _require_reason(call, place)
     if place.node == "project" and place.rest:
         answer = await project_settings.handle(call, place)
         if answer is not None:
@@ -69,6 +70,16 @@ async def handle(call: Call) -> web.StreamResponse:
     if call.method not in verbs:
         raise Refusal(405, "The method specified is not allowed for this resource")
     return await verbs[call.method](call, place)
+
+
+def _require_reason(call: Call, place: Place) -> None:
+    """Where the site wants changes to be justified, what comes without a reason is refused."""
+    if not call.settings.require_reason or call.param("event_reason"):
+        return
+    if call.method == "DELETE":
+        raise Refusal(403, "A justification is required")
+    if call.method == "PUT" and place.node in ("subject", "experiment"):
+        raise Refusal(500, "EventRequirementAbsent: a justification is required")
 
 
 # ---- lists ---------------------------------------------------------------------------------
@@ -132,9 +143,9 @@ def show(call: Call, item: Item) -> web.Response:
     wanted = call.param("format").lower()
     accept = call.request.headers.get("Accept", "")
     whole = assemble(call.store, item, hidden=not call.flag("concealHiddenFields"))
-    if wanted == "json":
+    if wanted in ("json", "application/json"):
         return json({"items": [documents.to_json(whole, {"start_date": item.inserted})]})
-    if wanted in ("xml", "text/xml") or (
+    if wanted in ("xml", "text/xml", "application/xml") or (
         not wanted and ("text/xml" in accept or "application/xml" in accept) and
         "text/html" not in accept
     ):  # fmt: skip
@@ -208,13 +219,22 @@ def _move(call: Call, item: Item, target: Item, label: str, clash: bool) -> web.
         elif item.kind == "subject":
             store.relocate(item, label=name, project=target, parent=target)
         else:
+            taken = call.param("moveAssessors").split(",")
+            left = [] if item.kind != "experiment" else [
+                one for one in store.children(item, "assessor")
+                if not {one.code, one.label} & set(taken)
+            ]  # fmt: skip
             store.relocate(item, label=name, project=target)
+            for one in left:
+                store.db.execute("UPDATE items SET project=? WHERE id=?", (one.project, one.id))
     return empty(409 if clash else 200)
 
 
 async def _delete(call: Call, place: Place) -> web.StreamResponse:
-    item = locate(call, place)
     store = call.store
+    if place.deepest == "project" and store.find_project(place.ids["project"]) is None:
+        raise Refusal(400, f"Unable to identify project: {place.ids['project']}")
+    item = locate(call, place)
     if item.kind == "project" and "project" in place.ids and place.deepest == "project":
         if call.accounts.rights(call.user, item) < DELETE:
             raise Refusal(403, "Specified user account has insufficient privileges")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from . import documents
-from .bodies import Digests, Hasher, safe_path
+from .bodies import Digests, Hasher, digest_file, safe_path
 from .dicom import anonymise
 from .prearchive import UNASSIGNED, Entry, Stored
 from .store import Item, Resource
@@ -247,7 +247,20 @@ async def _move(sandbox: Sandbox, entry: Entry, plan: _Plan, wish: Wish) -> Item
                 if file.path not in new:
                     store.remove_file(resource, file)
         await _move_objects(sandbox, entry, objects, resource, script, variables)
+    await _move_resources(sandbox, entry, session)
     return session
+
+
+async def _move_resources(sandbox: Sandbox, entry: Entry, session: Item) -> None:
+    """Move what was uploaded beside the scans into resources of the session."""
+    store = sandbox.store
+    for label, files in sandbox.prearchive.resources(entry).items():
+        resource = next(
+            (r for r in store.resources(session) if r.label == label), None
+        ) or store.create_resource(session, label)
+        for name, file in files:
+            digests = await asyncio.to_thread(digest_file, file)
+            store.catalog(resource, name, digests, body=store.adopt(resource, name, file))
 
 
 def _bare(element: ET.Element) -> ET.Element:

@@ -112,6 +112,15 @@ def digest(body: Generated) -> Digests:
     return hasher.digests()
 
 
+def digest_file(path: Path) -> Digests:
+    """Size, MD5 and CRC of a file."""
+    hasher = Hasher()
+    with path.open("rb") as file:
+        while data := file.read(BLOCK):
+            hasher.feed(data)
+    return hasher.digests()
+
+
 def safe_segment(name: str) -> str:
     """A name that the file system takes, one to one: `%` escapes for what it would refuse."""
     if name in ("", ".", ".."):

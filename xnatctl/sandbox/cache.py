@@ -9,8 +9,8 @@ from aiohttp import BodyPartReader, web
 
 from . import finding
 from .accounts import EDIT
-from .bodies import Digests, Hasher, safe_path, safe_segment
-from .receiving import Spool
+from .bodies import digest_file, safe_path, safe_segment
+from .receiving import Spool, files_below
 from .routing import Place, parse
 from .sending import Body, send_file
 from .store import Resource
@@ -44,22 +44,18 @@ async def handle(call: Call, rest: list[str]) -> web.StreamResponse:
     if not path.exists() and len(rest) != 0:
         raise Refusal(404, "Unable to find file.")
     if call.method == "DELETE":
-        for file in [path] if path.is_file() else _files(path):
+        for _, file in files_below(path):
             file.unlink()
         return empty()
     if path.is_file():
         stat = path.stat()
         return await send_file(call, Body(path.name, stat.st_size, 0, stat.st_mtime, path))
     rows = []
-    for file in _files(path):
+    for _, file in files_below(path):
         name, _, below = file.relative_to(folder_of(call)).as_posix().partition("/")
         uri = f"/data/user/cache/resources/{name}/files/{below}"
         rows.append({"Name": file.name, "Size": file.stat().st_size, "URI": uri})
     return table(call, ("Name", "Size", "URI"), rows)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
 async def _take(call: Call, path: Path, *, named: bool) -> None:
@@ -129,21 +125,11 @@ async def _move(call: Call, path: Path, destination: str) -> None:
 
 def _targets(path: Path, below: str) -> dict[str, Path]:
     """The path inside the resource for each file that is moved."""
-    if path.is_file():
-        return {below or path.name: path}
-    prefix = f"{below}/" if below else ""
-    return {prefix + file.relative_to(path).as_posix(): file for file in _files(path)}
+    parts = [(inner, file) for inner, file in files_below(path)]
+    return {"/".join(p for p in (below, inner) if p) or file.name: file for inner, file in parts}
 
 
 async def _adopt(call: Call, resource: Resource, name: str, file: Path) -> None:
-    digests = await asyncio.to_thread(_digest, file)
+    digests = await asyncio.to_thread(digest_file, file)
     body = call.store.adopt(resource, name, file)
     call.store.catalog(resource, name, digests, body=body, stats=False)
-
-
-def _digest(path: Path) -> Digests:
-    hasher = Hasher()
-    with path.open("rb") as file:
-        while data := file.read(1 << 20):
-            hasher.feed(data)
-    return hasher.digests()

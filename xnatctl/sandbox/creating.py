@@ -437,7 +437,12 @@ async def create_by_post(call: Call, place: Place) -> web.StreamResponse:
         ident = str(len(call.store.children(locate(call, place), "scan")) + 1)
     if not ident:
         raise Refusal(417, f"The {kind} has no identifier")
-    target = Place(kind, {**place.ids, kind: ident})
+    ids = dict(place.ids)
+    if kind == "subject" and "project" not in ids:
+        ids["project"] = call.param("project") or (
+            element.get("project", "") if element is not None else ""
+        )
+    target = Place(kind, {**ids, kind: ident})
     try:
         locate(call, target)
     except Refusal as refusal:

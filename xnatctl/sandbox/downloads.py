@@ -50,6 +50,7 @@ async def _prepare(call: Call, *, sized: bool) -> web.Response:
 
 def _chosen(call: Call, asked: dict[str, Any]) -> Iterator[Held]:
     """The resources that a selection means; what may not be read is left out."""
+    kinds = {"assessor": "assessors", "reconstruction": "reconstructions"}
     for token in asked.get("sessions", []):
         session = call.store.find_experiment(str(token).rpartition(":")[2])
         if session is None or call.accounts.item_rights(call.user, session) < READ:
@@ -61,6 +62,11 @@ def _chosen(call: Call, asked: dict[str, Any]) -> Iterator[Held]:
             for resource in call.store.resources(scan):
                 if (types or formats) and (not formats or resource.label in formats):
                     yield Held(scan, resource)
+        for kind, name in kinds.items():
+            for item in call.store.children(session, kind):
+                if {item.xsi, item.code, item.label} & set(asked.get(name, [])):
+                    for resource in call.store.resources(item, "out"):
+                        yield Held(item, resource)
         for resource in call.store.resources(session):
             if resource.label in asked.get("resources", []):
                 yield Held(session, resource)
@@ -73,17 +79,19 @@ async def _fetch(call: Call, ident: str, form: str) -> web.StreamResponse:
     options = asked.get("options", [])
     bodies: list[Body] = []
     for one in _chosen(call, asked):
-        session = call.store.item(one.item.parent or 0) if one.item.kind == "scan" else one.item
+        inner = one.item.kind != "experiment"
+        session = call.store.item(one.item.parent or 0) if inner else one.item
         head = ""
         if "projectIncludedInPath" in options:
             head += call.store.item(session.project).code + "/"
         if "subjectIncludedInPath" in options:
             head += call.store.item(session.parent or 0).label + "/"
         place = Place("files", {"scan": one.item.code} if one.item.kind == "scan" else {})
-        for body in archive_bodies(call, place, [one]):
+        structure = "simplified" if "simplified" in options else ""
+        for body in archive_bodies(call, place, [one], structure=structure):
             bodies.append(Body(head + body.name, body.size, body.crc, body.mtime, body.source))
     if form == "zip":
-        return await send_archive(call, bodies, ident, "zip")
+        return await send_archive(call, bodies, ident, "zip", deflate=True)
     if form == "test":
         return text(f"{len(bodies)} files")
     entries = "".join(f'<cat:entry name="{body.name}"/>' for body in bodies)

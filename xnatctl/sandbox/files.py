@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from mimetypes import guess_type
 
 from aiohttp import web
 
-from . import finding, uploads
+from . import finding, inside, uploads
 from .accounts import DELETE, EDIT, READ
 from .assembly import catalog_text
 from .bodies import Generated, safe_path
@@ -225,12 +226,15 @@ def create_resource(call: Call, place: Place, label: str) -> web.Response:
 
 
 def delete_resource(call: Call, place: Place) -> web.Response:
-    """DELETE …/resources/A,B: missing ones are 200 too."""
+    """DELETE …/resources/A,B: a missing one is 200, too; some of a list missing is 207."""
     item = target(call, Place(place.deepest, place.ids))
     finding.require(call, item, DELETE)
-    for one in selected(call, place):
+    found = selected(call, place)
+    for one in found:
         call.store.delete_resource(one.resource, remove_files=call.flag("removeFiles"))
-    return empty()
+    names = {name for one in found for name in (one.resource.label, str(one.resource.id))}
+    wanted = set(place.ids["resource"].split(","))
+    return empty(207 if found and wanted - names and place.ids["resource"] not in names else 200)
 
 
 def catalog(call: Call, place: Place) -> web.Response:
@@ -301,6 +305,21 @@ def _file_rows(
             if locator:
                 row[locator] = f"{disk}/{safe_path(path)}"
             yield row
+            if call.flag("listContents") and path.endswith((".zip", ".xar", ".zar")):
+                yield from _contents(call, one.resource, path, row)
+
+
+def _contents(
+    call: Call, resource: Resource, path: str, row: dict[str, str]
+) -> Iterator[dict[str, str]]:
+    """Rows for what is inside an archive that is stored as a file."""
+    file = call.store.find_file(resource, path)
+    body = body_of(call, resource, file) if file is not None else None
+    if body is None or not body.present():
+        return
+    for name, size in inside.members(body):
+        base = name.rpartition("/")[2]
+        yield {**row, "Name": base, "Size": str(size), "URI": f"{row['URI']}!/{name}", "digest": ""}
 
 
 def _in_folder(path: str, folder: str, recursive: bool) -> bool:
@@ -320,7 +339,11 @@ async def get_files(call: Call, place: Place) -> web.StreamResponse:
     name = uploads.file_name(call, place.file)
     if "resource" in place.ids and not chosen:
         raise _missing(call)
+    if call.has("index"):
+        return await _nth(call, chosen)
     if not name or name.endswith("/"):
+        if form == "xcat":
+            return text(_catalogs(call, chosen), media="text/xml")
         if form in _ARCHIVES:
             bodies = archive_bodies(call, place, chosen)
             return await send_archive(call, bodies, _archive_name(chosen), form)
@@ -334,6 +357,8 @@ async def get_files(call: Call, place: Place) -> web.StreamResponse:
             if form in _ARCHIVES and not name.endswith(form):
                 return await send_archive(call, [found], name.rpartition("/")[2], form)
             return await send_file(call, found)
+    if (found_inside := _inner(call, chosen, name)) is not None:
+        return found_inside
     if any(
         _in_folder(f.path, name, True) for one in chosen for f in call.store.files(one.resource)
     ):
@@ -342,6 +367,41 @@ async def get_files(call: Call, place: Place) -> web.StreamResponse:
             return await send_archive(call, bodies, _archive_name(chosen), form)
         return list_files(call, chosen, name)
     raise _missing(call)
+
+
+def _inner(call: Call, chosen: list[Held], name: str) -> web.Response | None:
+    """A member of a stored archive, where the path leads into one."""
+    parts = inside.split(name)
+    for one in chosen if parts else ():
+        file = call.store.find_file(one.resource, parts[0]) if parts else None
+        body = body_of(call, one.resource, file) if file is not None else None
+        if parts and body is not None and body.present():
+            data = inside.member(body, parts[1])
+            if data is not None:
+                media = guess_type(parts[1])[0] or "application/octet-stream"
+                return web.Response(body=data, content_type=media)
+    return None
+
+
+async def _nth(call: Call, chosen: list[Held]) -> web.StreamResponse:
+    """`index=N`: the file that comes Nth in the list, from 0."""
+    everything = [(one, file) for one in chosen for file in call.store.files(one.resource)]
+    wanted = call.param("index")
+    if not wanted.isdigit() or int(wanted) >= len(everything):
+        raise _missing(call)
+    one, file = everything[int(wanted)]
+    body = body_of(call, one.resource, file)
+    if not body.present():
+        raise _missing(call)
+    return await send_file(call, body)
+
+
+def _catalogs(call: Call, chosen: list[Held]) -> str:
+    """The entries of every chosen resource as one catalog."""
+    texts = [catalog_text(call.store, one.resource, call.user.login) for one in chosen]
+    entries = "".join(t.partition("<cat:entries>")[2].partition("</cat:entries>")[0] for t in texts)
+    head = '<cat:Catalog xmlns:cat="http://nrg.wustl.edu/catalog"><cat:entries>'
+    return f"{head}{entries}</cat:entries></cat:Catalog>"
 
 
 def _missing(call: Call) -> Refusal:
@@ -367,10 +427,15 @@ def _archive_name(chosen: list[Held]) -> str:
 
 
 def archive_bodies(
-    call: Call, place: Place, chosen: list[Held], folder: str = ""
+    call: Call,
+    place: Place,
+    chosen: list[Held],
+    folder: str = "",
+    *,
+    structure: str | None = None,
 ) -> Iterator[Body]:
     """The selected files with their paths inside an archive."""
-    structure = call.param("structure")
+    structure = call.param("structure") if structure is None else structure
     for one in chosen:
         prefix = _entry_prefix(call, place, one, structure)
         plain, typed = f"/{one.item.code}/", _typed_folder(call, place, one, structure)

@@ -46,7 +46,11 @@ def _locate(call: Call, place: Place) -> Item:
         scoped = project is not None and "subject" in ids and lists
         if scoped and call.store.find_subject(ids["subject"], project) is None:
             raise Refusal(404, f"Unable to identify subject: {ids['subject']}")
-        item = find_experiment(call, ids["experiment"], project)
+        item = (
+            # Lists below a session look for an accession ID first, the session itself for a label.
+            (find_experiment(call, ids["experiment"], None) if scoped else None)
+            or find_experiment(call, ids["experiment"], project)
+        )
     for kind in ("scan", "assessor", "reconstruction"):
         if kind in ids and item is not None:
             item = call.store.find_child(item, kind, ids[kind])

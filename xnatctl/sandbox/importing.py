@@ -42,7 +42,7 @@ from .dicom import (
 )
 from .members import ARCHIVES, members
 from .prearchive import RECEIVING, UNASSIGNED, Entry
-from .receiving import Spool
+from .receiving import Spool, read_file
 from .unzip import BadZip
 from .web import Call, Refusal, error, text
 
@@ -396,7 +396,7 @@ async def _body(call: Call) -> tuple[AsyncIterator[Any], str]:
         path = cache.located(call, call.param("src"))
         if path is None or not path.is_file():
             raise Refusal(404, f"Unable to find {call.param('src')}")
-        return _read(path), path.name
+        return read_file(path), path.name
     if call.media.startswith("multipart/"):
         return await _multipart(call)
     length = call.request.content_length
@@ -435,13 +435,7 @@ async def _multipart(call: Call) -> tuple[AsyncIterator[Any], str]:
     if not name:
         raise Refusal(400, "unable to identify upload format: no file in the request")
     call.notes["spooled"] = str(path)
-    return _read(path), name
-
-
-async def _read(path: Any) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while data := await asyncio.to_thread(file.read, 1 << 20):
-            yield data
+    return read_file(path), name
 
 
 def _forget(call: Call) -> None:

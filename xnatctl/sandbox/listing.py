@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,9 +21,9 @@ import msgspec
 from aiohttp import web
 
 from . import documents
-from .store import Item
-from .vocabulary import COLUMNS, SCAN_TYPES
-from .web import Call, table
+from .store import Item, timestamp
+from .vocabulary import ALIASES, COLUMNS, KIND_TYPES, SCAN_TYPES
+from .web import Call, Refusal, table
 
 DEFAULTS = {
     "project": ("ID", "secondary_ID", "name", "description", "pi_firstname", "pi_lastname", "URI"),
@@ -38,6 +39,7 @@ DEFAULTS = {
     ),
     "reconstruction": ("xnat_reconstructedimagedata_id", "ID", "type", "baseScanType", "URI"),
 }  # fmt: skip
+_PAGED = ("subject", "experiment")
 _CONTROL = {
     "format", "columns", "sortBy", "sortOrder", "limit", "offset", "fields", "recent", "xsiType",
     "accessible", "restrict", "permissions", "dataType", "XNAT_CSRF",
@@ -201,8 +203,13 @@ def _ordered(text: str) -> tuple[int, float, str]:
 def answer(call: Call, kind: str, rows: Iterable[Row]) -> web.Response:
     """Filter, sort, page and write a listing by the request's parameters."""
     if call.flag("fields"):
-        names = sorted(COLUMNS[kind])
-        return table(call, ("key", "xpath"), [{"key": n, "xpath": n} for n in names])
+        root = {"experiment": "xnat:experimentData", "assessor": "xnat:imageAssessorData",
+                "scan": "xnat:imageScanData"}.get(kind) or KIND_TYPES[kind]  # fmt: skip
+        rows_ = [
+            {"key": name, "xpath": f"{root}/{ALIASES[kind].get(name, name)}"}
+            for name in sorted(COLUMNS[kind])
+        ]
+        return table(call, ("key", "xpath"), rows_)
     listed = list(rows)
     types = call.param("xsiType")
     if types and kind in ("experiment", "assessor"):
@@ -223,20 +230,32 @@ def answer(call: Call, kind: str, rows: Iterable[Row]) -> web.Response:
             continue
         numeric = key.rpartition("/")[2] in ("date", "yob", "age", "dob", "weight", "height")
         listed = [row for row in listed if _matches(_value(row, key), value, numeric)]
+    if call.param("recent") and kind == "experiment":
+        since = timestamp(time.time() - 86_400 * _number(call, "recent", 0))
+        listed = [row for row in listed if row.inserted >= since]
     columns = _columns(call, kind, listed)
-    listed = _sorted(call, listed)
-    paged = call.param("limit") not in ("", "*") or call.has("offset")
+    paged = kind in _PAGED and (call.param("limit") not in ("", "*") or call.has("offset"))
     if paged:
+        # An order is given to the page, not to the list that it is cut from.
         if not call.param("sortBy") and call.settings.unstable_pages:
             call.sandbox.random.shuffle(listed)
-        start = int(call.param("offset") or 0)
-        limit = call.param("limit")
-        listed = listed[start:] if limit == "*" else listed[start : start + int(limit or 100)]
+        start, limit = _number(call, "offset", 0), _number(call, "limit", 100)
+        listed = listed[start:] if call.param("limit") == "*" else listed[start : start + limit]
+    listed = _sorted(call, listed)
     keys = [name.lower() if ":" in name else name for name in columns]
     cells = [
         {key: _value(row, name) for key, name in zip(keys, columns, strict=True)} for row in listed
     ]
     return table(call, keys, cells, counted=not paged)
+
+
+def _number(call: Call, name: str, default: int) -> int:
+    text = call.param(name)
+    if text in ("", "*"):
+        return default
+    if not text.isdigit():
+        raise Refusal(400, f"{name} is not a number: {text}")
+    return int(text)
 
 
 def _joined(call: Call, rows: list[Row]) -> list[Row]:

@@ -21,6 +21,7 @@ import msgspec
 from . import documents
 from .bodies import Digests, safe_path, safe_segment
 from .dicom import Facts, iso_date, iso_time, timestamp
+from .receiving import files_below
 from .settings import Settings
 from .store import Item, Store, now
 from .vocabulary import XNAT, XSI_TYPE, session_type_for
@@ -219,6 +220,16 @@ class Prearchive:
     def object_path(self, entry: Entry, scan: str, name: str) -> Path:
         """Where an object lies."""
         return self.path(entry) / "SCANS" / safe_segment(scan) / "DICOM" / safe_path(name)
+
+    def resource_path(self, entry: Entry, label: str) -> Path:
+        """Where the files of a session's own resource lie."""
+        return self.path(entry) / "RESOURCES" / safe_segment(label)
+
+    def resources(self, entry: Entry) -> dict[str, list[tuple[str, Path]]]:
+        """The session's own resources: paths and files by label."""
+        home = self.path(entry) / "RESOURCES"
+        folders = sorted(home.iterdir()) if home.is_dir() else []
+        return {folder.name: files_below(folder) for folder in folders}
 
     def scan_for(self, entry: Entry, facts: Facts) -> str:
         """The scan ID of an object: its series number; another series of that number becomes

@@ -12,7 +12,9 @@ from aiohttp import web
 
 from .accounts import EDIT
 from .archiving import ArchiveRefused, Wish, archive, validate
+from .bodies import safe_path
 from .prearchive import UNASSIGNED, Entry
+from .receiving import Spool
 from .sending import Body, send_archive, send_file
 from .web import Call, Refusal, empty, json, pause, table, text
 
@@ -142,6 +144,8 @@ async def archive_service(call: Call) -> web.StreamResponse:
     if call.method != "POST":
         raise Refusal(405, "The archive service takes POST")
     entries = sources(call)
+    if call.settings.require_reason and not call.param("event_reason"):
+        raise Refusal(403, "A justification is required")
     for entry in entries:
         if entry.project == UNASSIGNED and not call.param("project"):
             raise Refusal(400, "Unassigned sessions cannot be archived without a project")
@@ -305,6 +309,8 @@ async def _session(
     if rest:
         if call.method == "DELETE":
             raise Refusal(400, "Only whole sessions can be deleted")
+        if call.method in ("PUT", "POST") and rest[0] == "resources":
+            return await _upload(call, entry, rest[1:])
         if call.method != "GET":
             raise Refusal(400, "Invalid prearchive path")
         return await _below(call, entry, rest)
@@ -381,6 +387,20 @@ async def _commit(call: Call, entry: Entry) -> web.StreamResponse:
     return text(f"/data{built.url}\r\n", media="text/uri-list")
 
 
+async def _upload(call: Call, entry: Entry, rest: list[str]) -> web.Response:
+    """PUT `resources/R[/files/F]`: files that go into the archive with the session."""
+    if len(rest) != 1 and (rest[1:2] != ["files"] or len(rest) < 3):
+        raise Refusal(400, "Invalid prearchive path")
+    folder = call.sandbox.prearchive.resource_path(entry, rest[0])
+    if len(rest) == 1:
+        folder.mkdir(parents=True, exist_ok=True)
+        return empty()
+    spool = Spool(call.store)
+    await spool.fill(call.chunks())
+    spool.keep_at(folder / safe_path("/".join(rest[2:])))
+    return empty()
+
+
 async def _below(call: Call, entry: Entry, rest: list[str]) -> web.StreamResponse:
     prearchive = call.sandbox.prearchive
     base = f"/data{entry.url}"
@@ -389,7 +409,27 @@ async def _below(call: Call, entry: Entry, rest: list[str]) -> web.StreamRespons
             rows = [{"id": number, "entry": line} for number, line in enumerate(entry.log, 1)]
             return table(call, ("id", "entry"), rows[-1:] if rest[1:] == ["last"] else rows)
         case ["resources"]:
-            return table(call, _RESOURCES, [])
+            rows = [
+                {"category": "resources", "cat_id": "", "label": label,
+                 "file_count": len(files), "file_size": sum(f.stat().st_size for _, f in files)}
+                for label, files in prearchive.resources(entry).items()
+            ]  # fmt: skip
+            return table(call, _RESOURCES, rows)
+        case ["resources", label, "files", *parts]:
+            files = dict(prearchive.resources(entry).get(label, []))
+            if not parts:
+                where = f"{base}/resources/{label}/files"
+                rows = [
+                    {"Name": name.rpartition("/")[2], "Size": file.stat().st_size,
+                     "URI": f"{where}/{name}"}
+                    for name, file in files.items()
+                ]  # fmt: skip
+                return table(call, ("Name", "Size", "URI"), rows)
+            path = files.get("/".join(parts))
+            if path is None:
+                raise Refusal(404, "Unable to find file.")
+            stat = path.stat()
+            return await send_file(call, Body(path.name, stat.st_size, 0, stat.st_mtime, path))
         case ["scans"]:
             return _scans(call, entry)
         case ["scans", scan, *further]:

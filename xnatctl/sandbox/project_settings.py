@@ -21,6 +21,14 @@ _TEXTS = {
     "accessibility": "private",
 }
 
+# Parameters that ask for the longer list of projects: some by the caller's role, some for all that
+# he may see. Nobody has favourites here.
+_BY_ROLE = {
+    "owner": ("owner",), "member": ("owner", "member"), "collaborator": ("collaborator",),
+    "users": tuple(ROLES),
+}  # fmt: skip
+_BY_ALL = ("accessible", "admin", "recent", "activeSince", "prearc_code", "data")
+
 
 def _project(call: Call, place: Place, need: int) -> Item:
     project = call.store.find_project(place.ids["project"])
@@ -50,12 +58,7 @@ async def handle(call: Call, place: Place) -> web.StreamResponse | None:
     if name == "users":
         return _users(call, place)
     if name == "groups":
-        project = _project(call, place, READ)
-        rows = [
-            {"id": f"{project.code}_{role}", "displayname": shown, "tag": project.code}
-            for role, shown in GROUP_NAMES.items()
-        ]
-        return table(call, ("id", "displayname", "tag"), rows)
+        return await _groups(call, _project(call, place, READ), place.rest[1:])
     if name == "config":
         return await site.config(call, _project(call, place, READ), place.rest[1:])
     if name == "pipelines":
@@ -124,6 +127,46 @@ async def _text_setting(call: Call, place: Place, name: str) -> web.StreamRespon
     return empty()
 
 
+def _group_id(project: Item, role: str) -> str:
+    return f"{project.code}_{role}" if role in ROLES else role
+
+
+async def _groups(call: Call, project: Item, rest: list[str]) -> web.Response:
+    """The groups of a project; owners make and delete groups of their own.
+
+    Rights come as parameters such as `xnat:mrSessionData_E=1` (D delete, E edit or C create, R
+    read): the widest of them holds for the whole project.
+    """
+    own = f"groups:{project.code}"
+    groups = call.accounts.groups(project)
+    if call.method in ("PUT", "DELETE"):
+        finding.require_project(call, project, DELETE)
+        await call.form()
+        if not rest or rest[0] in {_group_id(project, role) for role in ROLES}:
+            raise Refusal(403, "This group cannot be changed")
+        if call.method == "DELETE":
+            if rest[0] not in groups:
+                raise Refusal(404, f"There is no group {rest[0]}")
+            call.store.set_record(own, rest[0], None)
+            call.store.db.execute(
+                "DELETE FROM members WHERE project=? AND role=?", (project.id, rest[0])
+            )
+            return empty()
+        marks = {key[-2:] for key, value in call.params if value not in ("", "0", "false")}
+        rights = DELETE if "_D" in marks else EDIT if marks & {"_E", "_C"} else READ
+        shown = call.param("displayname", rest[0])
+        call.store.set_record(own, rest[0], {"displayname": shown, "rights": rights})
+        return empty()
+    rows = [
+        {"id": _group_id(project, role), "displayname": shown, "tag": project.code}
+        for role, (shown, _) in groups.items()
+        if not rest or rest[0] == _group_id(project, role)
+    ]
+    if rest and not rows:
+        raise Refusal(404, f"There is no group {rest[0]}")
+    return table(call, ("id", "displayname", "tag"), rows)
+
+
 def _users(call: Call, place: Place) -> web.StreamResponse:
     """Members: GET lists, PUT /users/GROUP/LOGIN adds, DELETE takes away.
 
@@ -132,7 +175,7 @@ def _users(call: Call, place: Place) -> web.StreamResponse:
     """
     project = _project(call, place, DELETE)
     if call.method in ("PUT", "DELETE") and len(place.rest) >= 3:
-        role = _role(project, place.rest[1])
+        role = _role(call, project, place.rest[1])
         for login in place.rest[2].split(" , "):
             if login == "guest":
                 raise Refusal(412, "guest cannot be added to a project")
@@ -143,7 +186,7 @@ def _users(call: Call, place: Place) -> web.StreamResponse:
                 call.store.set_record("mails", "all", [*mails, login])
             else:
                 call.accounts.set_role(project, login, role)
-    rows = []
+    rows, groups = [], call.accounts.groups(project)
     for login, role in call.store.rows(
         "SELECT login, role FROM members WHERE project=? ORDER BY rowid", project.id
     ):
@@ -151,7 +194,7 @@ def _users(call: Call, place: Place) -> web.StreamResponse:
         if user is not None:
             rows.append(
                 {
-                    "GROUP_ID": f"{project.code}_{role}", "displayname": GROUP_NAMES[role],
+                    "GROUP_ID": _group_id(project, role), "displayname": groups[role][0],
                     "login": login, "firstname": user.firstname, "lastname": user.lastname,
                     "email": user.email,
                 }
@@ -160,8 +203,8 @@ def _users(call: Call, place: Place) -> web.StreamResponse:
     return table(call, columns, rows)
 
 
-def _role(project: Item, group: str) -> str:
-    for role, shown in GROUP_NAMES.items():
+def _role(call: Call, project: Item, group: str) -> str:
+    for role, (shown, _) in call.accounts.groups(project).items():
         if group.lower() in (role, shown.lower(), f"{project.code}_{role}".lower()):
             return role
     raise Refusal(404, f"There is no group {group}")
@@ -173,7 +216,7 @@ def list_projects(call: Call) -> web.Response:
     need = {"edit": EDIT, "delete": DELETE}.get(call.param("restrict"))
     if need is not None:
         visible = [p for p in visible if call.accounts.rights(call.user, p) >= need]
-    if any(call.has(name) for name in ("accessible", "owner", "member", "prearc_code", "data")):
+    if any(call.has(name) for name in (*_BY_ROLE, *_BY_ALL, "favorite")):
         return _accessible(call, visible)
     marks = ",".join(str(p.id) for p in visible) or "0"
     return listing.answer(call, "project", listing.own_rows(call, f"i.id IN ({marks})"))
@@ -189,14 +232,8 @@ def _accessible(call: Call, visible: list[Item]) -> web.Response:
     rows: list[dict[str, Any]] = []
     for project in visible:
         role = call.accounts.role(project, call.user.login)
-        if not any(
-            (
-                call.has("accessible"),
-                call.has("data"),
-                call.has("prearc_code"),
-                call.flag("owner") and role == "owner",
-                call.flag("member") and ROLES.get(role, 0) >= EDIT,
-            )
+        if not any(call.has(name) for name in _BY_ALL) and not any(
+            call.flag(name) and role in roles for name, roles in _BY_ROLE.items()
         ):
             continue
         fields = call.store.fields(project)

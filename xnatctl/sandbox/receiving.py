@@ -9,15 +9,43 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 from typing import BinaryIO
 
 from .bodies import Digests, Hasher, safe_path, write_bytes
 from .store import Resource, Store
+from .web import Call, Refusal
 
 BATCH = 1 << 20
 _PIECES = 512
+
+
+def inbox_path(call: Call, named: str) -> Path:
+    """A place of the server's disk that a request names, below `ROOT/inbox`; 400, or 404."""
+    home = call.store.root / "inbox"
+    wanted = Path(named)
+    path = (wanted if wanted.is_relative_to(home) else home / named.lstrip("/")).resolve()
+    if not named or not path.is_relative_to(home.resolve()):
+        raise Refusal(400, f"The path must be below the inbox: {named}")
+    if not path.exists():
+        raise Refusal(404, f"There is nothing at {named}")
+    return path
+
+
+def files_below(path: Path) -> list[tuple[str, Path]]:
+    """The files of a folder with their paths in it; a file is itself, with no path."""
+    if path.is_file():
+        return [("", path)]
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return [(file.relative_to(path).as_posix(), file) for file in files]
+
+
+async def read_file(path: Path) -> AsyncIterator[bytes]:
+    """The bytes of a file of this disk."""
+    with path.open("rb") as file:
+        while data := await asyncio.to_thread(file.read, 1 << 20):
+            yield data
 
 
 class Spool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import finding
-from .bodies import Digests, Hasher
+from .bodies import digest_file
 from .files import held
 from .routing import Place, parse
 from .store import Item, Resource
@@ -57,17 +57,11 @@ def _refresh_one(call: Call, resource: Resource, options: set[str]) -> None:
             for path in sorted(folder.rglob("*")):
                 if path.is_file() and path not in known:
                     name = path.relative_to(folder).as_posix()
-                    store.catalog(resource, name, _digest(path.read_bytes()), stats=False)
+                    store.catalog(resource, name, digest_file(path), stats=False)
         if "checksum" in options:
             for file in files:
                 if not file.md5 and file.body == "disk":
-                    found = _digest(store.file_path(resource, file).read_bytes())
+                    found = digest_file(store.file_path(resource, file))
                     store.db.execute("UPDATE files SET md5=? WHERE id=?", (found.md5, file.id))
         if "populateStats" in options:
             store.refresh_stats(resource)
-
-
-def _digest(data: bytes) -> Digests:
-    hasher = Hasher()
-    hasher.feed(data)
-    return hasher.digests()

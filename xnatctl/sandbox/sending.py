@@ -179,7 +179,7 @@ def _quoted(name: str) -> str:
 
 
 async def send_archive(
-    call: Call, bodies: Iterable[Body], name: str, form: str
+    call: Call, bodies: Iterable[Body], name: str, form: str, *, deflate: bool = False
 ) -> web.StreamResponse:
     """Answer many files as `zip`, `tar` or `tar.gz`, chunked and made while it is sent.
 
@@ -205,9 +205,10 @@ async def send_archive(
         yield from present
 
     skip = call.sandbox.short_archive(call)
-    if form == "zip":
-        deflate = call.param("compression") == "8"
-        await _zip(out, all_bodies(), deflate, skip)
+    if call.request.method == "HEAD":
+        pass
+    elif form == "zip":
+        await _zip(out, all_bodies(), deflate or call.param("compression") == "8", skip)
     else:
         await _tar(out, all_bodies(), packed=form == "tar.gz", skip=skip)
     await out.flush()

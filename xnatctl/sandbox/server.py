@@ -259,6 +259,8 @@ class Sandbox:
 
     def _login(self, request: web.BaseRequest, path: list[str]) -> tuple[User, str]:
         """Who asks, and the session id to answer with; raises the symptom of a lost session."""
+        if not self.settings.initialized and path[:1] not in (["setup"], ["sandbox"]):
+            raise Refusal(302, "", {"Location": f"{self.settings.context}/setup"})
         ident = request.cookies.get("JSESSIONID", "")
         known = self.accounts.resume(ident) if ident else None
         header = request.headers.get("Authorization", "")
@@ -267,6 +269,8 @@ class Sandbox:
             if known is not None and not known.guest and known.login == login:
                 return known, ident
             user = self.accounts.check(login, password)
+            if user is not None and user.login in self.settings.expired_passwords:
+                raise Refusal(403, "Your password has expired")
             fresh = self.accounts.open(user) if user is not None else None
             if user is None or fresh is None:
                 raise self._unauthorized()
@@ -300,7 +304,7 @@ class Sandbox:
             return (path[1:2] != [] and path[1] in _OPEN) or path[1:3] == ["services", "auth"]
         if path[:2] == ["xapi", "siteConfig"]:
             return True
-        return path[:1] in (["app"], ["sandbox"], ["schemas"], [""])
+        return path[:1] in (["app"], ["sandbox"], ["schemas"], ["setup"], [""])
 
     def cookies(self, answer: web.StreamResponse, session: str) -> None:
         """Set the session's cookies on an answer that has not been begun."""
@@ -341,6 +345,8 @@ class Sandbox:
         if path[:3] == ["app", "template", "Login.vm"]:
             call.route = "/app/template/Login.vm"
             return text(LOGIN_PAGE, media="text/html")
+        if head == "setup":
+            return text("<html><body><h3>Set up your XNAT</h3></body></html>", media="text/html")
         if head == "":
             return empty(302)
         raise Refusal(404, "The requested resource is not available")

@@ -32,6 +32,7 @@ class Settings:
     archive_timeout_s: float = 600.0
     permission_lag_s: float = 0.0
     token_life_s: float = 172_800.0
+    lock_s: float = 3600.0
     shutdown_s: float = 1.0
 
     prefix_routing: bool = True
@@ -70,5 +71,15 @@ class Settings:
     """Names of pipelines that every project has; nothing is run."""
     containers: bool = False
     """The container service is installed, with one command that does nothing."""
+    initialized: bool = True
+    """The site has been set up; before, everything leads to /setup."""
+    expired_passwords: tuple[str, ...] = ()
+    """Logins whose password has expired: 403."""
+    max_failures: int = 20
+    """Failed logins in a row after which a user is locked out for `lock_s`."""
+    require_reason: bool = False
+    """Changes need an `event_reason`: without, 403 for deleting and archiving, 500 for PUTs."""
+    restrict_user_list: bool = False
+    """Only administrators may list users."""
     max_sessions: int = 1000
     """Sessions a user may hold; the login beyond it fails with 401."""

@@ -113,7 +113,11 @@ class File:
 
 def now() -> str:
     """The time as XNAT's tables write it: local, without zone, tenths of a second."""
-    moment = time.time()
+    return timestamp(time.time())
+
+
+def timestamp(moment: float) -> str:
+    """A moment in the form of `now`."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)) + f".{int(moment * 10) % 10}"
 
 

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, unquote_plus
@@ -24,12 +24,12 @@ from aiohttp import web
 from .accounts import EDIT
 from .bodies import Digests
 from .members import ARCHIVES, members
-from .receiving import Spool
+from .receiving import Spool, files_below, inbox_path, read_file
 from .routing import Place
 from .store import Item, Resource
 from .untar import gunzip
 from .unzip import BadZip
-from .web import Call, Refusal, empty, text
+from .web import Call, Refusal, empty, json, text
 
 _KNOWN = (
     "application/octet-stream", "application/zip", "application/x-zip-compressed",
@@ -116,6 +116,8 @@ async def upload(call: Call, place: Place, item: Item) -> web.StreamResponse:
             pass
         return empty()
     multipart = call.media.startswith("multipart/")
+    if call.has("reference") and not multipart:
+        return await _refer(call, place, item)
     if call.flag("inbody") and multipart:
         raise Refusal(406, "A multipart body cannot be in-body")
     if not multipart and not call.flag("inbody") and not call.media.startswith(_KNOWN):
@@ -128,7 +130,14 @@ async def upload(call: Call, place: Place, item: Item) -> web.StreamResponse:
     if limit is not None and (call.request.content_length or 0) > limit:
         raise Refusal(413, "Request Entity Too Large")
     name = file_name(call, place.file)
-    if any(part in (".", "..") for part in name.split("/")):
+    return await _stored(call, place, item, lambda intake: _receive(intake, name))
+
+
+async def _stored(
+    call: Call, place: Place, item: Item, receive: Callable[[_Intake], Awaitable[None]]
+) -> web.Response:
+    """Let an upload be received into its resource, made if it must be; the answer to it."""
+    if any(part in (".", "..") for part in place.file.split("/")):
         raise Refusal(400, "Invalid file path")
     existing = _existing(call, item, place)
     resource = existing or _create(call, item, place)
@@ -140,7 +149,7 @@ async def upload(call: Call, place: Place, item: Item) -> web.StreamResponse:
         call.flag("overwrite"),
     )
     try:
-        await _receive(intake, name)
+        await receive(intake)
     finally:
         call.sandbox.creating.discard(resource.id)
         if existing is None and not intake.stored:
@@ -151,6 +160,39 @@ async def upload(call: Call, place: Place, item: Item) -> web.StreamResponse:
         body = msgspec.json.encode({"duplicates": intake.duplicates}).decode()
         return text(body, media="text/html")
     return empty()
+
+
+async def _refer(call: Call, place: Place, item: Item) -> web.StreamResponse:
+    """`reference=/path`: files of the server's own disk, here of the inbox alone.
+
+    `delete=true` removes them there; with `async=true` the answer is a workflow to follow.
+    """
+    name = file_name(call, place.file)
+    source = inbox_path(call, call.param("reference"))
+
+    async def receive(intake: _Intake) -> None:
+        for path, file in files_below(source):
+            below = "/".join(part for part in (name, path) if part)
+            await intake.put(below or file.name, read_file(file))
+            if call.flag("delete"):
+                file.unlink()
+        intake.commit()
+
+    if not call.flag("async"):
+        return await _stored(call, place, item, receive)
+    project = call.store.item(item.project).code
+    number = call.sandbox.workflow(item, project, "Upload files", "Running", call.user.login)
+
+    async def behind() -> None:
+        status = "Failed"
+        try:
+            await _stored(call, place, item, receive)
+            status = "Complete"
+        finally:
+            call.store.db.execute("UPDATE workflows SET status=? WHERE id=?", (status, number))
+
+    call.sandbox.spawn(behind())
+    return json({"workflowId": str(number)})
 
 
 async def _receive(intake: _Intake, name: str) -> None:

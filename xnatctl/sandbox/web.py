@@ -267,12 +267,12 @@ def table(
     Every cell is a string and None is empty. `described` adds `Columns` (with the server root of
     URI columns) and `title`; `counted` adds `totalRecords` as a string.
     """
-    wanted = call.param("format").lower()
+    wanted = _form(call)
     if wanted == "csv":
         return text(_csv(columns, rows), media="text/csv")
     if wanted == "xml":
         return text(_xml(columns, rows), media="text/xml")
-    if wanted in ("html", "htm"):
+    if wanted == "html":
         return text(_html(columns, rows), media="text/html")
     tail: dict[str, Any] = {}
     if described:
@@ -292,6 +292,16 @@ def table(
     return web.Response(
         body=_sent(call, itertools.chain((body, second), pieces)), content_type="application/json"
     )
+
+
+def _form(call: Call) -> str:
+    """The form of a table: what `format` says, else the first known media type of Accept."""
+    asked = call.param("format").lower() or call.request.headers.get("Accept", "").lower()
+    for token in asked.split(","):
+        name = token.partition(";")[0].strip().rpartition("/")[2]
+        if name in ("json", "csv", "xml", "html", "*"):
+            return name
+    return "json"
 
 
 def _json_pieces(

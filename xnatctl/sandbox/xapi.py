@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
 from . import documents, downloads, finding, prearchive_api, processing, receivers, schemas
 from .accounts import DELETE, EDIT, READ, User
@@ -149,6 +149,7 @@ async def _users(call: Call, rest: list[str]) -> web.StreamResponse:
                     raise Refusal(409, "The user exists")
                 made = accounts.add(given["username"], given.get("password", ""))
                 return json(_profile(made), 201)
+            _may_list(call)
             return json([user.login for user in accounts.users()])
         case ["projects"]:
             editable = [
@@ -156,6 +157,7 @@ async def _users(call: Call, rest: list[str]) -> web.StreamResponse:
             ]
             return json(editable)
         case ["profiles"]:
+            _may_list(call)
             return json([_profile(user) for user in accounts.users()])
         case ["active"]:
             return json({user.login: accounts.held(user.login) for user in accounts.users()})
@@ -173,6 +175,11 @@ async def _users(call: Call, rest: list[str]) -> web.StreamResponse:
         case [login, "groups"]:
             return await _groups(call, _other(call, login))
     raise Refusal(404, "")
+
+
+def _may_list(call: Call) -> None:
+    if call.settings.restrict_user_list:
+        _admin(call)
 
 
 def _other(call: Call, login: str) -> User:
@@ -344,8 +351,9 @@ async def _upload_xml(call: Call) -> web.Response:
     """Store an item described fully in XML; a DOCTYPE is refused, so is what names no project."""
     if call.method == "PUT" and not call.has("allowDataDeletion"):
         raise Refusal(400, "The parameter allowDataDeletion is required")
+    sent = await _item_part(call) if call.media.startswith("multipart/") else await call.body()
     try:
-        element = documents.parse(await call.body())
+        element = documents.parse(sent)
     except documents.BadXml as error:
         raise Refusal(400, str(error)) from error
     xsi = documents.xsi_of(element)
@@ -364,7 +372,26 @@ async def _upload_xml(call: Call) -> web.Response:
         else:
             call.store.update(found, element=_merged(call, found, element))
         return text(f"/archive/projects/{code}/subjects/{label}")
+    above = documents.child(element, "imageSession_ID")
+    if above is not None:
+        session = finding.find_experiment(call, above.text or "", project)
+        if session is None:
+            raise Refusal(400, f"cvc-complex-type: there is no session {above.text!r}")
+        replace = call.flag("allowDataDeletion")
+        number = call.store.store_child(
+            session, "assessor", element, author=call.user.login, replace=replace
+        )
+        return text(f"/archive/experiments/{call.store.item(number).code}")
     return _upload_session(call, project, label, element)
+
+
+async def _item_part(call: Call) -> bytes:
+    """The part `item` of a form."""
+    await call.begin()
+    async for part in await call.request.multipart():
+        if isinstance(part, BodyPartReader) and part.name == "item":
+            return bytes(await part.read())
+    raise Refusal(400, "Required request part 'item' is not present")
 
 
 def _merged(call: Call, item: Item, element: Any) -> Any:
