@@ -92,16 +92,17 @@ async def test_the_jobs_of_a_batch_system_start_workers_of_our_scheduler(
     real = getattr(dask_jobqueue, QUEUES[kind])
 
     class Noted(real):  # type: ignore[misc, valid-type]
-        def scale(self, jobs: int = 0) -> None:
-            scripts.append(f"{jobs} of {self.job_script()}")
+        def new_worker_spec(self) -> dict[str, object]:
+            scripts.append(self.job_script())
+            return {}
 
     monkeypatch.setattr(dask_jobqueue, QUEUES[kind], Noted)
     file = tmp_path / "jobs.yaml"
     file.write_text("queue: long\ncores: 4\nmemory: 8GB\njobs: 3\ninterface: lo\n")
     async with open_crew(parse_spec(f"{kind}:{file}"), slots=4) as crew:
         address = crew.client.scheduler.address
+    assert len(scripts) == 3
     script = scripts[0]
-    assert script.startswith("3 of ")
     assert line in script
     assert f"dask worker {address}" in script or f"dask_worker {address}" in script
 

@@ -93,7 +93,7 @@ async def helped(
     if spec is None or work.options.dry_run:
         yield work
         return
-    from xnatctl.cluster.crew import open_crew
+    from xnatctl.cluster.crew import QUEUES, SECRET, open_crew
 
     async with AsyncExitStack() as stack:
         environ = {name: one for name, one in app.environ.items() if os.environ.get(name) != one}
@@ -101,6 +101,11 @@ async def helped(
             for server, xnat in ends:
                 if server.origin.get("password") == "flag":
                     environ |= await stack.enter_async_context(_alias(app, server, xnat))
+        elif spec.kind in QUEUES and (hidden := sorted(SECRET & app.environ.keys())):
+            app.console.warn(
+                f"{', '.join(hidden)} stay here: batch systems store what jobs are given; the jobs "
+                "log in by `xnatctl auth login`, netrc or a profile with credential_command"
+            )
         crew = await stack.enter_async_context(
             open_crew(spec, slots=work.options.workers, environ=environ)
         )

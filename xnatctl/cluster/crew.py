@@ -4,16 +4,19 @@
     tcp://… or tls://…     a Dask scheduler that is there, with the workers it has
     slurm:FILE.yaml        jobs of a batch system through dask-jobqueue; pbs, sge, lsf are others
 
-Certificates for the last two are those of Dask's own configuration (`distributed.comm.tls`).
+Certificates for the last two are those of Dask's own configuration (`distributed.comm.tls`); jobs
+get some that are made for the run where there are none. Batch systems store the environment of who
+submits with the job, so what is secret in it is taken out for as long as jobs are submitted.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import warnings
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
@@ -33,6 +36,9 @@ QUEUES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "ls
 HINT = "--cluster local:4, tcp://SCHEDULER:8786, or slurm:FILE.yaml (also pbs, sge, lsf)"
 
 ANY_PORT = "127.0.0.1:0"
+
+SECRET = frozenset(f"XNAT_{end}{kind}" for end in ("", "DEST_") for kind in ("PASS", "TOKEN"))
+"""Variables that no batch system may see."""
 
 _DASK: dict[str, object] = {
     # Each order names its worker; moving it to another is for us to decide.
@@ -218,6 +224,8 @@ async def _queued(stack: AsyncExitStack, spec: Spec) -> Any:
             why=str(error),
             hint="pip install 'xnatctl[dask]'",
         ) from error
+    from distributed import Status
+
     kind = getattr(dask_jobqueue, QUEUES[spec.kind])
     if unknown := spec.keys.keys() - _understood(kind):
         raise ConfigError(
@@ -226,6 +234,8 @@ async def _queued(stack: AsyncExitStack, spec: Spec) -> Any:
         )
     keys = {**spec.keys}
     keys["scheduler_options"] = {"dashboard_address": ANY_PORT, **keys.get("scheduler_options", {})}
+    if not keys.keys() & {"protocol", "security"}:
+        keys |= _encrypted(stack, keys.get("shared_temp_directory"))
     try:
         cluster = kind(asynchronous=True, **keys)
     except (TypeError, ValueError) as error:
@@ -234,8 +244,61 @@ async def _queued(stack: AsyncExitStack, spec: Spec) -> Any:
             why=str(error).partition("\n")[0],
         ) from error
     await stack.enter_async_context(cluster)
-    cluster.scale(jobs=spec.jobs)
+    # As `scale` does it in the background, where a refusal would end as a line in a log.
+    for _ in range(spec.jobs):
+        cluster.worker_spec.update(cluster.new_worker_spec())
+    try:
+        with _without(SECRET):
+            await cluster
+    except (OSError, RuntimeError) as error:
+        for job in cluster.workers.values():
+            # Closing the cluster cancels what was submitted, and fails at jobs that never began.
+            job.status = Status.closed
+        raise ConfigError(
+            f"{spec.kind} does not take the jobs of --cluster",
+            why=str(error).strip().rpartition("\n")[2],
+            hint=f"{kind.job_cls.submit_command} says the same to a script with these keys",
+        ) from error
     return cluster
+
+
+def _encrypted(stack: AsyncExitStack, folder: str | None) -> dict[str, object]:
+    """Keys for TLS, by Dask's configuration or by certificates that jobs read in a shared folder
+    that none but this user can look into.
+    """
+    import dask.config
+    from distributed.security import Security
+
+    if dask.config.get("distributed.comm.tls.ca-file", None):
+        return {"security": Security(), "protocol": "tls://"}
+    shared = Path(folder).expanduser() if folder else Path.home()
+    try:
+        made = stack.enter_context(tempfile.TemporaryDirectory(prefix=".xnatctl-jobs-", dir=shared))
+    except OSError as error:
+        raise ConfigError(
+            f"{shared} takes no certificates for the jobs",
+            why=words(error),
+            hint="shared_temp_directory names a folder that this machine and the jobs can see",
+        ) from error
+    paths = {}
+    for name, text in Security.temporary().get_tls_config_for_role("worker").items():
+        if name in ("ca_file", "cert", "key"):
+            paths[name] = str(Path(made, f"{name}.pem"))
+            Path(paths[name]).write_text(text)
+    options = {"tls_ca_file": paths.pop("ca_file"), "require_encryption": True}
+    for role in ("scheduler", "worker", "client"):
+        options |= {f"tls_{role}_{name}": path for name, path in paths.items()}
+    return {"security": Security(**options), "protocol": "tls://"}
+
+
+@contextmanager
+def _without(names: Collection[str]) -> Iterator[None]:
+    """This process's environment without these variables."""
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def _understood(kind: Any) -> set[str]:
