@@ -80,7 +80,7 @@ async def test_a_project_is_transferred_between_two_sandboxes(
         }
 
 
-@pytest.mark.parametrize("dicom", ["copy", "import"])
+@pytest.mark.parametrize("dicom", [pytest.param("copy", marks=pytest.mark.long), "import"])
 @pytest.mark.parametrize("client", [pytest.param(XNATPY, id=XNATPY.name)])
 async def test_what_our_transfer_carried_reads_the_same_at_both_ends(
     bench: Bench, client: Foreign, dicom: str

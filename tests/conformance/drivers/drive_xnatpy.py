@@ -200,7 +200,7 @@ def _resources(item: Any) -> dict[str, Any]:
     return found
 
 
-def _session(session: Any) -> dict[str, Any]:
+def _session(server: Any, session: Any) -> dict[str, Any]:
     said = _values(session, "date", "time", "note", "acquisition_site", "operator", "visit_id")
     said["type"] = type(session).__name__
     said["fields"] = dict(session.fields)
@@ -211,8 +211,12 @@ def _session(session: Any) -> dict[str, Any]:
     for scan in session.scans.values():
         values = _values(scan, "type", "quality", "note", "series_description", "frames", "uid")
         said[f"scan {scan.id}"] = (type(scan).__name__, values, _resources(scan))
-    for one in session.assessors.values():
-        said[f"assessor {one.label}"] = (type(one).__name__, _values(one, "rater", "note", "date"))
+    # xnatpy makes no objects of types whose plugin's schema the server does not offer.
+    for row in server.get_json(f"{session.uri}/assessors")["ResultSet"]["Result"]:
+        (item,) = server.get_json(f"/data/experiments/{row['ID']}")["items"]
+        apart = ("ID", "imageSession_ID")
+        held = {name: one for name, one in item["data_fields"].items() if name not in apart}
+        said[f"assessor {row['label']}"] = (row["xsiType"], held)
     for one in session.reconstructions.values():
         said[f"reconstruction {one.id}"] = _values(one, "type", "base_scan_type")
     return said
@@ -223,12 +227,13 @@ def _project(server: Any, name: str) -> dict[str, Any]:
     said: dict[str, Any] = {"": _resources(project)}
     said["project"] = _values(project, "name", "description", "keywords")
     for subject in project.subjects.values():
-        if subject.project != name:
+        (item,) = server.get_json(f"/data/subjects/{subject.id}")["items"]
+        if item["data_fields"]["project"] != name:  # shared into the project
             continue
         values = _values(subject.demographics, "gender", "yob", "handedness")
         said[subject.label] = (values, subject.group, dict(subject.fields), _resources(subject))
         for session in subject.experiments.values():
-            said[f"{subject.label}/{session.label}"] = _session(session)
+            said[f"{subject.label}/{session.label}"] = _session(server, session)
             names[session.id] = session.label
     # Each server gives accession IDs of its own, so a text that is one is told by its label.
     for values in said.values():
@@ -258,7 +263,7 @@ def compare(folder: Path, here: str, there: str) -> Iterator[str]:
             mine = _project(source, name)
         with _connect(there) as sink:
             theirs = _project(sink, name)
-        assert mine.keys() == theirs.keys()
+        assert mine.keys() == theirs.keys(), ascii(mine.keys() ^ theirs.keys())
         for place, said in mine.items():
             unlike = list(_unlike(said, theirs[place], place))
             assert not unlike, unlike
