@@ -14,7 +14,24 @@ from xnatctl.endpoints.names import DEEPEST, Names, fold, look, true_place
 LONG = ("x" * 255, "x" * 256, "X" * 256, "ü" * 130, "b" * 900)
 ODD = st.sampled_from(
     (
-        *("", ".", "..", "...", "%~", "%~~", "~", "%", "a", "A", "%~a", "%~%~a", "a%3Ab", "a:b"),
+        *(
+            "",
+            ".",
+            "..",
+            "...",
+            "@~",
+            "@~~",
+            "~",
+            "%",
+            "@",
+            "a",
+            "A",
+            "@~a",
+            "@~@~a",
+            "a@3Ab",
+            "a%3Ab",
+            "a:b",
+        ),
         *("CON", "aux.txt", "a ", "a.", "\0", "\n", ".xnatctl-0123456789abcdef.part", *LONG),
         *("ü", "\xe9", "e\u0301", "ß", "ss", "\u212a", "\ud800", "\udcff"),
     )
@@ -27,6 +44,7 @@ DISKS = st.builds(
     strict=st.booleans(),
     folds=st.booleans(),
     ascii_only=st.booleans(),
+    bag=st.booleans(),
 )
 
 
@@ -48,6 +66,7 @@ def test_no_two_files_get_one_name_and_every_name_can_be_held(
             assert len(part.encode()) <= disk.longest
             assert "\0" not in part
             assert not (disk.ascii_only and not part.isascii())
+            assert not (disk.bag and (set(part) & set("%\r\n") or part.strip() != part))
             assert not (disk.strict and (part[-1] in ". " or set(part) & set('"*:<>?|\\\n')))
 
 
@@ -56,7 +75,7 @@ def test_the_true_name_is_read_back_unless_a_digest_stands_for_it(
     places: set[str], disk: Names
 ) -> None:
     for true, named in [*disk.clashes(places).items(), *((one, disk.place(one)) for one in places)]:
-        has_digest = any(part.startswith(("%~~", "%~%~~")) for part in named.split("/"))
+        has_digest = any(part.startswith(("@~~", "@~@~~")) for part in named.split("/"))
         assert true_place(named) == (None if has_digest else true)
 
 
@@ -70,18 +89,18 @@ def test_what_the_disk_holds_keeps_its_name(place: str) -> None:
 @pytest.mark.parametrize(
     ("true", "named"),
     [
-        ("a:b", "%~a%3Ab"),
-        ("100%: all.", "%~100%25%3A all%2E"),
-        ("CON.txt", "%~CON.txt"),
-        ("..", "%~.%2E"),
-        ("%~a", "%~%25~a"),
-        ("x" * 300 + ".dcm", "%~~"),
+        ("a:b", "@~a@3Ab"),
+        ("100%: all@.", "@~100%@3A all@40@2E"),
+        ("CON.txt", "@~CON.txt"),
+        ("..", "@~.@2E"),
+        ("@~a", "@~@40~a"),
+        ("x" * 300 + ".dcm", "@~~"),
     ],
 )
 def test_a_changed_name_still_shows_the_true_one(true: str, named: str) -> None:
     found = Names(strict=True).place(true)
     assert found.startswith(named)
-    assert found.endswith(true[-1:]) or "%2E" in found
+    assert found.endswith(true[-1:]) or "@2E" in found
 
 
 def test_this_disk_is_looked_at_and_nothing_is_left_there(tmp_path: Path) -> None:

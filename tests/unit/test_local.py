@@ -59,6 +59,25 @@ def test_a_place_that_is_none_below_the_root_is_refused(tmp_path: Path, place: s
         path_below(tmp_path, place)
 
 
+async def test_a_file_and_a_folder_of_one_name_are_both_written(tmp_path: Path) -> None:
+    sink = LocalSink(tmp_path)
+    both = {"r/files/a": b"the file", "r/files/a/b": b"below the folder"}
+    whole = unit(*(item(key, body) for key, body in both.items()))
+
+    prepared = sink.prepare(whole, await sink.inventory(whole))
+    await sink.begin(prepared)
+    for one in prepared.items:
+        await sink.put(prepared, one, pieces(both[one.key]))
+    await sink.seal(prepared, 2)
+
+    assert prepared.mapped == {"r/files/a": "U/r/files/@~@~a"}
+    found = {path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path)}
+    assert found == {"U/r/files/@~@~a", "U/r/files/a/b"}
+    assert {key: stamp.digest for key, stamp in (await sink.inventory(whole)).items()} == {
+        key: md5(body) for key, body in both.items()
+    }
+
+
 # --- keys ------------------------------------------------------------------------------------
 
 LABELS = st.text(st.characters(codec="utf-8", exclude_characters="%"), min_size=1, max_size=8)

@@ -150,9 +150,7 @@ def _read_files(path: Path) -> dict[str, str]:
     from xnatctl.routes import manifest_rows
 
     return {
-        row.path.removeprefix("data/"): f"{row.size} {row.md5}"
-        for row in manifest_rows(path)
-        if "/files/" in row.path
+        row.true: f"{row.size} {row.md5}" for row in manifest_rows(path) if "/files/" in row.true
     }
 
 

@@ -374,7 +374,7 @@ async def run_download(
     """Fetch what `errand` finds to be meant, and give the account of it."""
     from xnatctl import routes
     from xnatctl.engine.runner import Options
-    from xnatctl.ui.download import Watched, summary
+    from xnatctl.ui.download import Renamed, Watched, summary
     from xnatctl.ui.plan import Planned
     from xnatctl.ui.report import print_report
 
@@ -389,7 +389,7 @@ async def run_download(
         overwrite=manner.overwrite,
         dry_run=manner.dry_run,
     )
-    planned = Planned()
+    planned, renamed = Planned(), Renamed()
     async with desk(app, how) as work:
         with manner.unattended.over(work) as paced:
             async with app.xnat(server) as xnat:
@@ -397,6 +397,7 @@ async def run_download(
                 watched = Watched(within=asked.several)
                 work.bus.add(watched)
                 work.bus.add(planned)
+                work.bus.add(renamed)
                 report = await routes.download(
                     paced, xnat, asked.selection, into=asked.into, own=asked.own
                 )
@@ -404,7 +405,8 @@ async def run_download(
     if app.console.is_machine:
         ids = {**asked.ids, "output_dir": str(asked.shown)}
         archive = asked.ids.get("resource", "archive") if is_archive else ""
-        app.console.document(summary(report, watched, archive=archive, **ids))
+        found = summary(report, watched, archive=archive, **ids)
+        app.console.document({**found, "mapped": renamed.rows})
     elif report.dry_run:
         print_dry_run(app, planned, report)
         app.console.say(f"in {asked.shown}")
@@ -414,6 +416,7 @@ async def run_download(
             app.console.say("add --overwrite to replace what differs")
         elif not watched.items and not report.problems:
             app.console.say("nothing of it is selected, or it holds no file")
+        renamed.tell(app.console)
         app.console.say(f"in {asked.shown}")
     if is_archive and any(one.error_kind == "conflict" for one in report.problems):
         return Conflict.exit_code

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from xnatctl.engine.types import Report, Rule
     from xnatctl.model import Dicom
     from xnatctl.routes import Exported
+    from xnatctl.ui.download import Renamed
     from xnatctl.ui.plan import Planned
 
 Kinds = Literal["all", "dicom", "nifti"]
@@ -170,6 +171,7 @@ async def run_export(app: App, options: ExportOptions) -> int:
     from xnatctl import routes
     from xnatctl.engine.types import Selection
     from xnatctl.model import Ref
+    from xnatctl.ui.download import Renamed
     from xnatctl.ui.plan import Planned
 
     from .runs import desk
@@ -196,8 +198,9 @@ async def run_export(app: App, options: ExportOptions) -> int:
         dry_run=options.dry_run,
         cluster=options.cluster,
     )
-    planned = Planned()
+    planned, renamed = Planned(), Renamed()
     async with desk(app, how) as work:
+        work.bus.add(renamed)
         if options.dry_run:
             work.bus.add(planned)
         with options.unattended.over(work) as paced:
@@ -215,7 +218,7 @@ async def run_export(app: App, options: ExportOptions) -> int:
         head = {"operation": "export", "project": options.project, "output_dir": str(options.out)}
         _show_plan(app, planned, done.report, head)
     else:
-        _show(app, options, done)
+        _show(app, options, done, renamed)
     return done.report.exit_code
 
 
@@ -255,7 +258,7 @@ def _how(
     )
 
 
-def _show(app: App, options: ExportOptions, done: Exported) -> None:
+def _show(app: App, options: ExportOptions, done: Exported, renamed: Renamed) -> None:
     from xnatctl.ui.report import print_report, to_json
 
     console = app.console
@@ -268,6 +271,7 @@ def _show(app: App, options: ExportOptions, done: Exported) -> None:
             "finished": done.finished,
             "only_here": list(done.only_here),
             "deletions": options.deletions,
+            "mapped": renamed.rows,
         }
         console.document(summary | to_json(done.report))
         return
@@ -277,7 +281,8 @@ def _show(app: App, options: ExportOptions, done: Exported) -> None:
         console.say(f"{words[options.deletions]}: {path}")
     if len(done.only_here) > SHOWN:
         console.say(f"… {len(done.only_here) - SHOWN} more {words[options.deletions]}")
-    if not done.finished and not done.report.dry_run:
+    renamed.tell(console)
+    if not done.finished:
         console.say("not finished: the same command goes on where this one ended")
     console.say(f"in {done.folder}")
 

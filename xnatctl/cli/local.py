@@ -48,8 +48,9 @@ async def verify(app: App, *, folder: Path) -> int:
         )
     else:
         for one in checked.wrong:
+            name = f" ({one['name']})" if "name" in one else ""
             why = f": {one['why']}" if one["why"] else ""
-            app.console.write(f"{one['status']} {one['path']}{why}\n")
+            app.console.write(f"{one['status']} {one['path']}{name}{why}\n")
         app.console.say(f"{checked.good} files as listed, {len(checked.wrong)} not")
     return int(bool(checked.wrong))
 
@@ -84,6 +85,7 @@ async def extract(
     """
     from xnatctl import routes
     from xnatctl.engine.runner import Options
+    from xnatctl.ui.download import Renamed
     from xnatctl.ui.report import print_report, to_json
 
     from .runs import command_line, desk
@@ -95,15 +97,18 @@ async def extract(
         overwrite=overwrite,
         dry_run=dry_run,
     )
+    renamed = Renamed()
     async with desk(app, how) as work:
+        work.bus.add(renamed)
         report, removed = await routes.extract(
             work, folder, deep=recursive or deep, cleanup=cleanup
         )
     if app.console.is_machine:
         done: dict[str, Any] = {"operation": "extract", "folder": str(folder), "removed": removed}
-        app.console.document(done | to_json(report))
+        app.console.document(done | to_json(report) | {"mapped": renamed.rows})
     else:
         print_report(report, app.console)
+        renamed.tell(app.console)
         for name in removed:
             app.console.say(f"removed {name}")
     return report.exit_code

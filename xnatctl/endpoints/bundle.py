@@ -82,6 +82,7 @@ class BundleSink(LocalSink):
         super().__init__(
             root,
             place=lambda unit, key: f"{prefix}{place_in_bundle(unit, key)}",
+            bag=bool(payload),
             digests=self,
             sha256=True,
         )

@@ -38,7 +38,7 @@ from .catalogue import (
     parse_key,
 )
 from .manifest import HOME, MANIFEST, Ledger, Row, read_manifest, unit_of
-from .names import path_below, true_place
+from .names import fold, look, path_below, true_place
 from .parts import is_part
 
 
@@ -74,6 +74,13 @@ class BundleReader:
         self._paths: dict[str, str] = {}
         for row in self._ledger.renamed():
             self._learn(row)
+        # What this disk lists in another case than it was written, by the folded path.
+        self._written: dict[str, str] = {}
+        if look(home).forgets:
+            for row in self._ledger.rows():
+                parts = row.path.split("/")
+                heads = ("/".join(parts[:end]) for end in range(1, len(parts) + 1))
+                self._written.update((fold(path), path) for path in heads)
         self._index()
 
     def _learn(self, row: Row) -> None:
@@ -89,9 +96,14 @@ class BundleReader:
         place = place.rstrip("/")
         return path_below(self._home, self._paths.get(place, place)) if place else self._home
 
+    def _disk(self, path: Path) -> str:
+        """The path of a file or folder as rows have it."""
+        disk = path.relative_to(self._home).as_posix()
+        return self._written.get(fold(disk), disk) if self._written else disk
+
     def _place(self, path: Path) -> str:
         """The true place of a file or folder. Raises Corrupt where only a lost list knows it."""
-        disk = path.relative_to(self._home).as_posix()
+        disk = self._disk(path)
         true = self._true.get(disk) or true_place(disk)
         if true is None:
             raise Corrupt(
@@ -246,8 +258,8 @@ class BundleReader:
             lane, (_, _, side), inside = parsed
             if side == "in" and not ref.level:
                 continue  # a deep listing has outputs only
-            row = rows.get(path.relative_to(self._home).as_posix())
-            seen.add(path)
+            row = rows.get(self._disk(path))
+            seen.add(self._home / self._disk(path))
             found.append(
                 File(
                     path=inside,

@@ -155,8 +155,11 @@ class LocalSink:
         digests: Digests | None = None,
         reread: bool = False,
         sha256: bool = False,
+        bag: bool = False,
     ) -> None:
-        """With `reread` every MD5 is read from the disk, whatever is remembered of it."""
+        """With `reread` every MD5 is read from the disk, whatever is remembered of it. `bag`: the
+        names are those of a BagIt bag.
+        """
         self.name = f"file://{root.absolute()}"
         self._root = root
         self._place = place
@@ -164,7 +167,7 @@ class LocalSink:
         self._reread = reread
         self._sha256 = sha256
         self._folders: dict[str, set[Path]] = defaultdict(set)
-        self._names, self._has_looked = Names(), False
+        self._names, self._has_looked = Names(bag=bag), False
         self._odd: dict[str, str] = {}  # paths that depend on what else there is
         self._owned: dict[str, str] = {}  # the folders of units, whatever their case
 
@@ -189,7 +192,8 @@ class LocalSink:
         Raises Conflict where another unit has the same folder here.
         """
         if not self._has_looked:
-            self._names = await anyio.to_thread.run_sync(look, self._root)
+            found = await anyio.to_thread.run_sync(look, self._root)
+            self._names = replace(found, bag=self._names.bag)
             self._has_looked = True
         folder = self._place(unit, "")
         if self._names.folds and self._owned.setdefault(fold(folder), folder) != folder:
@@ -201,16 +205,16 @@ class LocalSink:
         keys = _keys(unit.items)
         self._odd |= self._names.clashes({self._place(unit, key) for key in keys})
         wanted = {key: str(self.path(unit, key)) for key in keys}
-        found = await anyio.to_thread.run_sync(_stat_all, wanted)
+        stamps = await anyio.to_thread.run_sync(_stat_all, wanted)
         known: dict[str, str] = {}
         if self._digests is not None and not self._reread:
-            known = await self._digests.local_digests(found.values())
-        fresh = [one for one in found.values() if one[0] not in known]
+            known = await self._digests.local_digests(stamps.values())
+        fresh = [one for one in stamps.values() if one[0] not in known]
         if fresh:
             read = await anyio.to_thread.run_sync(_hash_all, fresh, self._sha256)
             known |= {one.path: one.digest for one in read}
             await self._keep(read)
-        return {key: Stamp(one[1], known.get(one[0], "")) for key, one in found.items()}
+        return {key: Stamp(one[1], known.get(one[0], "")) for key, one in stamps.items()}
 
     async def begin(self, unit: Unit) -> None:
         """Make the root, and sweep away what a killed run left where this one is going to write."""

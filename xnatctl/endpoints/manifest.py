@@ -20,7 +20,7 @@ from typing import Any
 
 from xnatctl.errors import ConfigError
 
-from .names import Names, true_place
+from .names import Names
 
 MANIFEST = "manifest.jsonl"
 HOME = ".xnatctl"
@@ -111,12 +111,16 @@ class Ledger:
     def units(self) -> list[str]:
         """The keys of all units that have a page, sorted."""
         found = self._pages.rglob("*.jsonl") if self._pages.is_dir() else ()
-        places = (path.relative_to(self._pages).as_posix()[: -len(".jsonl")] for path in found)
-        return sorted(true_place(place) or self._unit_at(place) for place in places)
+        return sorted(self._unit_of(page) for page in found)
 
-    def _unit_at(self, place: str) -> str:
-        with (self._pages / f"{place}.jsonl").open(encoding="utf-8") as lines:
-            return str(json.loads(next(lines))["unit"])
+    def _unit_of(self, page: Path) -> str:
+        """The key of the unit of a page, which a disk may have under another name."""
+        place = page.relative_to(self._pages).as_posix().removesuffix(".jsonl")
+        try:
+            with page.open(encoding="utf-8") as lines:
+                return str(json.loads(next(lines))["unit"])
+        except (OSError, ValueError, TypeError, KeyError, StopIteration):
+            return place
 
     def rows(self) -> Iterator[Row]:
         for unit in self.units():

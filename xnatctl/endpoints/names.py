@@ -1,14 +1,14 @@
 """Names of files on a disk, made of names that a disk may refuse; and back.
 
-A name that the file system holds stays as it is. Any other one begins with `%~`:
+A name that the file system holds stays as it is. Any other one begins with `@~`:
 
-1. `%~` and the name, in which what is refused, and every `%`, is written as in a URL: `a:b` is
-   `%~a%3Ab` where colons are refused. `true_name` reads that back.
-2. What is too long for that is `%~~`, a digest of the true name, `~` and its end. Only a list that
+1. `@~` and the name, in which what is refused, and every `@`, is written as its bytes: `a:b` is
+   `@~a@3Ab` where colons are refused. `true_name` reads that back.
+2. What is too long for that is `@~~`, a digest of the true name, `~` and its end. Only a list that
    was written beside it knows the true one.
-3. `%~%~` begins the name of a file where a folder of that name is needed too.
+3. `@~@~` begins the name of a file where a folder of that name is needed too.
 
-Two names never become one: what begins with `%~` itself is written as in 1. Where the file system
+Two names never become one: what begins with `@~` itself is written as in 1. Where the file system
 does not tell `A` from `a`, all names of a folder that differ in that alone have their capitals and
 what is not ASCII written as in 1.
 """
@@ -25,13 +25,12 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 from xnatctl.errors import LocalFault
 
 from .parts import PREFIX, SUFFIX, is_part
 
-MARK = "%~"
+MARK = "@~"
 LONGEST = 255
 DEEPEST = 2000
 """Bytes of a path below the root; PATH_MAX of Linux (4,096) leaves as much for the root."""
@@ -40,6 +39,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+=-]{0,60}(?:\.[A-Za-z0-9_+=-]{1,30
 _DEVICE = re.compile(
     r"(?:con|prn|aux|nul|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])(?:\..*)?", re.I | re.S
 )
+_BYTES = re.compile(r"(?:@[0-9A-F]{2})+")
 _REFUSED = frozenset('"*:<>?|\\\x7f') | {chr(code) for code in range(32)}
 """What no file system made for Windows takes."""
 
@@ -47,13 +47,17 @@ _REFUSED = frozenset('"*:<>?|\\\x7f') | {chr(code) for code in range(32)}
 @dataclass(frozen=True, slots=True)
 class Names:
     """What a file system takes: names of so many bytes; `strict` is one made for Windows, `folds`
-    one that does not tell upper from lower case, `ascii_only` one that takes nothing else.
+    one that does not tell upper from lower case and `forgets` one that lists names in another case
+    than they were given, `ascii_only` one that takes nothing else. A `bag` has lists in which not
+    every tool reads a percent sign, the end of a line, or a blank at the edge as it is meant.
     """
 
     longest: int = LONGEST
     strict: bool = False
     folds: bool = False
+    forgets: bool = False
     ascii_only: bool = False
+    bag: bool = False
 
     def place(self, true: str) -> str:
         """The relative path for a true one, both with slashes."""
@@ -99,18 +103,22 @@ class Names:
             return False
         if self.ascii_only and not true.isascii():
             return False
+        if self.bag and ("%" in true or "\n" in true or "\r" in true or true.strip() != true):
+            return False
         is_odd = true[-1] in ". " or _DEVICE.fullmatch(true) or not _REFUSED.isdisjoint(true)
         return not (self.strict and is_odd)
 
     def _escaped(self, true: str, apart: bool) -> str:
         last = len(true) - 1
         return "".join(
-            "".join(f"%{byte:02X}" for byte in one.encode("utf-8", "surrogatepass"))
-            if one == "%"
+            "".join(f"@{byte:02X}" for byte in one.encode("utf-8", "surrogatepass"))
+            if one == "@"
+            or (self.bag and one == "%")
             or one in _REFUSED
             or "\ud800" <= one <= "\udfff"
             or (at == 0 and one == "~")
-            or (at == last and one in ". ")
+            or (at in (0, last) and one.isspace())
+            or (at == last and one == ".")
             or (self.ascii_only and not one.isascii())
             or (apart and (one.isupper() or not one.isascii()))
             else one
@@ -144,7 +152,11 @@ def true_name(name: str) -> str | None:
     if not name.startswith(MARK):
         return name
     text = name.removeprefix(MARK).removeprefix(MARK)
-    return None if text.startswith("~") else unquote(text, errors="surrogatepass")
+    return None if text.startswith("~") else _BYTES.sub(_unescaped, text)
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return bytes.fromhex(found[0].replace("@", "")).decode("utf-8", "surrogatepass")
 
 
 def true_place(place: str) -> str | None:
@@ -183,23 +195,28 @@ def look(root: Path) -> Names:
                 longest,
                 strict=not all(_takes(Path(folder), one) for one in ("a:b", "\x01", "c. ", "nul")),
                 folds=_folds(Path(folder)),
+                forgets="Case" not in _listed_with(Path(folder), "Case"),
                 ascii_only=not _takes(Path(folder), "\xfc-\u65e5"),
             )
     except OSError:
         return Names()
 
 
-def _takes(folder: Path, name: str) -> bool:
-    """Whether a file of this name is there under it when it has been made, whatever its case."""
+def _listed_with(folder: Path, name: str) -> set[str]:
+    """What a folder lists when a file of this name was made in it; nothing where it cannot be."""
     try:
         (folder / name).touch()
     except (OSError, ValueError):
-        return False
-    return fold(name) in {fold(one.name) for one in folder.iterdir()}
+        return set()
+    return {one.name for one in folder.iterdir()}
+
+
+def _takes(folder: Path, name: str) -> bool:
+    return fold(name) in map(fold, _listed_with(folder, name))
 
 
 def _folds(folder: Path) -> bool:
-    for one, other in (("case", "CASE"), ("\xe9", "e\u0301")):
+    for one, other in (("one", "ONE"), ("\xe9", "e\u0301")):
         with suppress(OSError, ValueError):
             (folder / one).touch()
             if (folder / other).exists():

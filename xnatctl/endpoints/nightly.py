@@ -20,6 +20,7 @@ from typing import Literal
 from xnatctl.errors import ConfigError
 
 from .manifest import HOME, MANIFEST, Ledger, Row, read_manifest, unit_of, why_unequal
+from .names import fold, look
 from .parts import is_part
 
 Deletions = Literal["report", "trash", "delete"]
@@ -147,8 +148,8 @@ def _strangers(root: Path, listed: Collection[str]) -> list[str]:
     top = root / "data" if (root / "bagit.txt").is_file() else root
     paths = (path for path in top.rglob("*") if path.is_file() and not is_part(path.name))
     names = (path.relative_to(root).as_posix() for path in paths)
-    return sorted(
-        name
-        for name in names
-        if name not in listed and name != MANIFEST and not name.startswith(f"{HOME}/")
-    )
+    known = {MANIFEST, *listed}
+    if look(root).forgets:
+        known |= {fold(name) for name in listed}
+        names = (fold(name) for name in names)
+    return sorted(one for one in names if one not in known and not one.startswith(f"{HOME}/"))

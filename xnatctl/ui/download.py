@@ -11,9 +11,31 @@ from typing import Any
 from xnatctl.engine.events import Event, ItemDone, UnitDone, UnitPlanned
 from xnatctl.engine.types import Report, Unit
 
-from .report import sentence
+from .console import Console
+from .report import SHOWN, left_json, sentence
 
 MOST_NAMED = 1000
+
+
+class Renamed:
+    """An observer that gathers what could not have its own name on the disk: its session, its key,
+    and its path below the folder that is written into.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, str]] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, UnitPlanned):
+            label = event.unit.label
+            for key, path in event.unit.mapped.items():
+                self.rows.append({"unit": label, "key": key, "path": path})
+
+    def tell(self, console: Console) -> None:
+        for row in self.rows[:SHOWN]:
+            console.say(f"{row['key']} of {row['unit']} is {row['path']} on this disk")
+        if len(self.rows) > SHOWN:
+            console.say(f"… {len(self.rows) - SHOWN} more have other names; -o json names them")
 
 
 class Watched:
@@ -103,7 +125,7 @@ def summary(report: Report, watched: Watched, *, archive: str = "", **ids: str) 
         "skipped_unsafe_entries": [one.key for one in report.left if one.code == "unsafe-name"],
         "files_moved": report.files,
         "bytes_moved": report.bytes,
-        "left": [{"key": o.key, "code": o.code, "reason": o.reason} for o in report.left],
+        "left": [left_json(one) for one in report.left],
         "errors": [sentence(one) for one in report.problems],
         "run_id": report.run_id,
         "dry_run": report.dry_run,
