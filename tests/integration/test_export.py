@@ -12,12 +12,14 @@ import bagit
 import pytest
 
 from tests.integration.conftest import Bench, connect
+from tests.integration.everything import SESSION, account, add_the_rest
 from tests.integration.oracle import files_of, leftovers
+from tests.integration.test_everything import differing
 from xnatctl import routes
 from xnatctl.endpoints.manifest import Ledger
 from xnatctl.engine.events import Event, ItemDone
 from xnatctl.engine.runner import Stop
-from xnatctl.engine.types import Rule, Selection
+from xnatctl.engine.types import Report, Rule, Selection
 from xnatctl.errors import Conflict, LocalFault
 from xnatctl.model import Ref
 from xnatctl.retry import Waiting
@@ -426,15 +428,10 @@ async def test_export_then_import_is_the_same_as_a_transfer(
     assert leftovers(tmp_path / "other") == []
 
 
-async def test_an_import_refuses_a_file_that_rotted_in_the_export(
-    demo: Bench, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    await export(demo, out)
-    victim = session_folder(out, "DEMO_001_MR1") / "resources/PHYSIO/files/pulse.csv"
-    victim.write_bytes(b"x" * victim.stat().st_size)
-    async with demo.desk("import") as desk, connect(demo.there) as sink:
-        report = await routes.transfer(
+async def imported(bench: Bench, out: Path) -> Report:
+    """The export brought into the other server, as it is."""
+    async with bench.desk("import") as desk, connect(bench.there) as sink:
+        return await routes.transfer(
             desk,
             routes.open_bundle(out),
             sink,
@@ -442,6 +439,66 @@ async def test_an_import_refuses_a_file_that_rotted_in_the_export(
             project="DEMO",
             dicom="copy",
         )
+
+
+async def test_an_export_brings_back_one_of_each_thing_custom_fields_included(
+    demo: Bench, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    add_the_rest(demo.here.store)
+    demo.there.store.create_project("OTHER")
+    await export(demo, out)
+
+    report = await imported(demo, out)
+
+    assert (report.exit_code, report.left, report.problems) == (0, (), ())
+    here, there = account(demo.here, "DEMO"), account(demo.there, "DEMO")
+    assert len(here["custom fields"]) == 5
+    assert differing(here, there) == {}
+    assert (await imported(demo, out)).files == 0
+
+
+async def test_a_custom_field_that_is_edited_is_in_the_next_export(
+    demo: Bench, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    add_the_rest(demo.here.store)
+    await export(demo, out)
+    kept = session_folder(out, SESSION) / "fields.json"
+    assert json.loads(kept.read_bytes())["scans/2"]["list"] == [1, "ü"]
+    store = demo.here.store
+    session = store.find_experiment(SESSION, store.find_project("DEMO"))
+    assert session is not None
+    store.set_record("custom-fields", str(session.id), {"name": "edited"})
+
+    assert (await export(demo, out)).report.exit_code == 0
+    assert json.loads(kept.read_bytes())[""] == {"name": "edited"}
+    before = tree(out)
+    assert (await export(demo, out)).report.exit_code == 0
+    assert tree(out) == before
+
+
+async def test_custom_fields_that_rotted_on_the_disk_are_not_imported(
+    demo: Bench, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    await export(demo, out)
+    (session_folder(out, SESSION) / "fields.json").write_text("[not fields")
+
+    report = await imported(demo, out)
+
+    assert report.exit_code == 8
+    assert "fields.json does not hold custom fields" in report.problems[0].error
+
+
+async def test_an_import_refuses_a_file_that_rotted_in_the_export(
+    demo: Bench, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    await export(demo, out)
+    victim = session_folder(out, "DEMO_001_MR1") / "resources/PHYSIO/files/pulse.csv"
+    victim.write_bytes(b"x" * victim.stat().st_size)
+    report = await imported(demo, out)
 
     assert report.exit_code == 8
     assert "pulse.csv" in report.problems[0].error
