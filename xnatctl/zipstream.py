@@ -37,7 +37,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from xnatctl.errors import Corrupt
 
@@ -91,8 +91,7 @@ class Limits:
     free: int = 512 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class MemberStart:
+class MemberStart(NamedTuple):
     """A file begins. `crc`, `size`, `csize` are None where they follow the body.
 
     `cp437` says that the name was not marked as UTF-8 and holds more than ASCII: it was read by the
@@ -108,8 +107,7 @@ class MemberStart:
     cp437: bool
 
 
-@dataclass(frozen=True, slots=True)
-class MemberData:
+class MemberData(NamedTuple):
     """A part of the body: `raw` as it stands in the archive, `plain` as it stands in the file.
 
     For stored members both are one object, a view of the chunk that was fed; for deflated ones
@@ -120,8 +118,7 @@ class MemberData:
     plain: Chunk
 
 
-@dataclass(frozen=True, slots=True)
-class MemberEnd:
+class MemberEnd(NamedTuple):
     """The file is whole: CRC and size agree. `md5` is hex, None unless digests were asked for."""
 
     name: str

@@ -72,6 +72,7 @@ ENDPOINTS_SHARE = {
     "repack",
     "tarring",
     "manifest",
+    "disk",
     "names",
     "parts",
 }

@@ -36,10 +36,12 @@ DEEPEST = 2000
 """Bytes of a path below the root; PATH_MAX of Linux (4,096) leaves as much for the root."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+=-]{0,60}(?:\.[A-Za-z0-9_+=-]{1,30}){0,2}")
+_PLAIN_PATH = re.compile(rf"(?:{_PLAIN.pattern}/){{0,7}}{_PLAIN.pattern}")
 _DEVICE = re.compile(
     r"(?:con|prn|aux|nul|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])(?:\..*)?", re.I | re.S
 )
 _BYTES = re.compile(r"(?:@[0-9A-F]{2})+")
+_NO_NAMES = frozenset({"", ".", ".."})
 _REFUSED = frozenset('"*:<>?|\\\x7f') | {chr(code) for code in range(32)}
 """What no file system made for Windows takes."""
 
@@ -61,6 +63,8 @@ class Names:
 
     def place(self, true: str) -> str:
         """The relative path for a true one, both with slashes."""
+        if not self.strict and _PLAIN_PATH.fullmatch(true):
+            return true
         parts = true.split("/")
         return self._short(parts, [self.name(part) for part in parts])
 
@@ -174,11 +178,15 @@ def fold(text: str) -> str:
 
 
 def path_below(root: Path, place: str) -> Path:
-    """The path of `place` below `root`; refuses what would lie elsewhere or cannot be a name."""
-    parts = place.split("/")
-    if "\0" in place or not {"", ".", ".."}.isdisjoint(parts):
-        raise LocalFault(f"{place[:200]!r} cannot be a path below {root}")
-    return root.joinpath(*parts)
+    """The path of `place` below `root`. Raises LocalFault as `check_place` does."""
+    check_place(place)
+    return root.joinpath(*place.split("/"))
+
+
+def check_place(place: str) -> None:
+    """Refuses a relative path that would lie elsewhere or cannot be a name."""
+    if "\0" in place or not _NO_NAMES.isdisjoint(place.split("/")):
+        raise LocalFault(f"{place[:200]!r} cannot be the path of a file here")
 
 
 def look(root: Path) -> Names:

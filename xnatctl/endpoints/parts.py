@@ -20,9 +20,14 @@ def is_part(name: str) -> bool:
     return name.startswith(PREFIX) and name.endswith(SUFFIX)
 
 
+def part_name() -> str:
+    """A new name."""
+    return f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
+
+
 def part_beside(path: Path) -> Path:
     """A new name beside `path`."""
-    return path.with_name(f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}")
+    return path.with_name(part_name())
 
 
 def hold(handle: int) -> None:

@@ -14,12 +14,35 @@ from collections.abc import AsyncIterator
 from xnatctl.zipstream import DEFLATED, STORED, Event, MemberData, MemberEnd, MemberStart, ZipWriter
 
 
+_BLOCK, _LARGE = 128 * 1024, 16 * 1024
+
+
 async def as_zip(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
     """The archive of the members in `events`, under the names that these carry."""
     writer = ZipWriter()
-    async for data in members_of(writer, events):
-        yield data
+    async for block in _gathered(members_of(writer, events)):
+        yield block
     yield writer.finish()
+
+
+async def _gathered(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Small pieces in blocks, since a write to a socket costs as much as packing a member; large
+    ones as they are, since a copy costs more.
+    """
+    held: list[bytes] = []
+    size = 0
+    async for piece in pieces:
+        is_large = len(piece) >= _LARGE
+        if not is_large:
+            held.append(piece)
+            size += len(piece)
+        if held and (is_large or size >= _BLOCK):
+            yield b"".join(held)
+            held, size = [], 0
+        if is_large:
+            yield piece
+    if held:
+        yield b"".join(held)
 
 
 async def members_of(writer: ZipWriter, events: AsyncIterator[Event]) -> AsyncIterator[bytes]:

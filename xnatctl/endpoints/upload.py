@@ -426,9 +426,11 @@ def _astray(name: str, wanted: str, got: str) -> PermissionDenied:
 
 async def _in_folder(folder: str, events: AsyncIterator[ZipEvent]) -> AsyncIterator[ZipEvent]:
     async for event in events:
-        yield event if isinstance(event, MemberData) else replace(
-            event, name=f"{folder}/{event.name}"
-        )  # fmt: skip
+        yield (
+            event
+            if isinstance(event, MemberData)
+            else event._replace(name=f"{folder}/{event.name}")
+        )
 
 
 async def _body_of(events: AsyncIterator[ZipEvent]) -> AsyncIterator[bytes]:

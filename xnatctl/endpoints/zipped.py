@@ -39,6 +39,7 @@ from xnatctl.zipstream import (
     why_unsafe,
 )
 
+from .disk import flush_folders
 from .local import Digests, Place, below_unit, check_room, fault
 from .parts import hold, part_beside, sweep
 from .repack import members_of
@@ -164,7 +165,7 @@ class ZipSink:
         """
         async for event in events:
             if isinstance(event, MemberStart):
-                yield replace(event, name=self._place(unit, keys[event.name]))
+                yield event._replace(name=self._place(unit, keys[event.name]))
             else:
                 yield event
             if isinstance(event, MemberEnd):
@@ -302,9 +303,5 @@ def _prove_and_name(
         )
     part.replace(path)
     file.close()
-    handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    flush_folders([path.parent])
     return f"{path}!", facts.st_size, facts.st_mtime_ns, _digest(wanted)

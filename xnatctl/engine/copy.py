@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 
 from xnatctl.errors import Corrupt, Lacking, XnatctlError
 from xnatctl.zipstream import Event as ZipEvent
@@ -105,7 +104,7 @@ async def proven_members(
                 path = source.member_path(item, event.name)
                 current = wanted.pop(path, None)
                 if current is not None:
-                    yield replace(event, name=path)
+                    yield event._replace(name=path)
             elif current is None:
                 continue
             elif isinstance(event, MemberData):
@@ -118,7 +117,7 @@ async def proven_members(
                     yield held
                     held = None
                 crash.at("member-proven")
-                yield replace(event, name=current.path)
+                yield event._replace(name=current.path)
                 current = None
     reader.close()
     if wanted:

@@ -1,0 +1,92 @@
+"""What is written counts when it is on the disk, whichever way the file system takes it there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from xnatctl.endpoints import disk
+from xnatctl.endpoints.local import _write_batch
+
+
+class Calls:
+    """Stands for the system's calls, and remembers which were made."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, whole: bool) -> None:
+        self.whole: list[int] = []
+        self.each: list[int] = []
+        monkeypatch.setattr(disk, "_syncs_whole", lambda handle: whole)
+        monkeypatch.setattr(disk, "_syncfs", self.whole.append)
+        monkeypatch.setattr(disk, "_fdatasync", self.each.append)
+
+
+@pytest.fixture
+def handles(tmp_path: Path) -> Iterator[list[int]]:
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context((tmp_path / str(number)).open("wb")).fileno()
+            for number in range(disk.AT_ONCE)
+        ]
+
+
+def test_many_files_are_synced_by_their_file_system_at_once(
+    handles: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Calls(monkeypatch, whole=True)
+    disk.flush(handles)
+    assert (calls.whole, calls.each) == ([handles[0]], [])
+
+
+def test_a_few_files_are_synced_each(handles: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(monkeypatch, whole=True)
+    disk.flush(handles[1:])
+    assert (calls.whole, calls.each) == ([], handles[1:])
+
+
+def test_where_a_file_system_is_not_known_each_file_is_synced(
+    handles: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Calls(monkeypatch, whole=False)
+    disk.flush(handles)
+    assert (calls.whole, calls.each) == ([], handles)
+
+
+def test_an_old_system_does_not_report_errors_and_is_not_trusted(
+    handles: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = os.uname()
+    old = os.uname_result((facts.sysname, facts.nodename, "5.7.19", facts.version, facts.machine))
+    monkeypatch.setattr(os, "uname", lambda: old)
+    disk._libc.cache_clear()
+    try:
+        assert not disk._syncs_whole(handles[0])
+    finally:
+        disk._libc.cache_clear()
+
+
+def test_the_calls_of_this_system_work(handles: list[int]) -> None:
+    for handle in handles:
+        os.write(handle, b"x")
+    disk.flush(handles)
+    if disk._syncs_whole(handles[0]):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            disk._syncfs(1_000_000)
+
+
+def test_a_batch_that_cannot_be_flushed_leaves_nothing_and_keeps_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "3").write_text("former")
+
+    def full(handles: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("xnatctl.endpoints.local.flush", full)
+    with pytest.raises(OSError, match="No space left"):
+        _write_batch([(f"{tmp_path}/{number}", b"new", "") for number in range(10)], False)
+    assert [one.name for one in tmp_path.iterdir()] == ["3"]
+    assert (tmp_path / "3").read_text() == "former"
