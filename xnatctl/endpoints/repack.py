@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator
 
 from xnatctl.zipstream import DEFLATED, STORED, Event, MemberData, MemberEnd, MemberStart, ZipWriter
 
-
 _BLOCK, _LARGE = 128 * 1024, 16 * 1024
 
 
