@@ -11,8 +11,10 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from bids_validator import BIDSValidator
 
+from xnatctl.model import Session
 from xnatctl.sandbox.server import Sandbox
 from xnatctl.sandbox.store import Item, Store
+from xnatctl.xnat.client import Xnat
 
 Call = Callable[..., Any]
 RULES = """\
@@ -180,6 +182,28 @@ def test_what_has_another_name_now_is_named_or_taken_away_and_nothing_else(
     assert found[mine.relative_to(tmp_path / "bids").as_posix()] == "made by hand"
     trash = list((tmp_path / "bids/.xnatctl").rglob("*.nii.gz"))
     assert len(trash) == (2 if deletions == "trash" else 0)
+
+
+def test_a_listing_that_is_short_once_takes_nothing_away(
+    export: Call, raw: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_session(raw.store, "MINE_01", "MINE_01_MR2", "2")
+    export()
+    before = dataset(tmp_path / "bids")
+    whole = Xnat.list_experiments
+    looks = []
+
+    async def short(xnat: Xnat, project: str, subject: str | None = None) -> list[Session]:
+        """They are listed for their names, for the run, and once more before a deletion."""
+        found = await whole(xnat, project, subject)
+        looks.append(len(found))
+        return found[:-1] if len(looks) == 2 else found
+
+    monkeypatch.setattr(Xnat, "list_experiments", short)
+
+    assert export("--deletions", "delete")["only_here"] == []
+    assert looks == [2, 2, 2]
+    assert dataset(tmp_path / "bids") == before
 
 
 def test_columns_that_a_person_filled_in_stay(export: Call, raw: Sandbox, tmp_path: Path) -> None:

@@ -111,6 +111,24 @@ def test_the_selections_of_a_transfer_narrow_an_export_too(
     assert "did you mean 'filtering'" in done.err
 
 
+def test_the_file_of_a_transfer_narrows_an_import_too(
+    xnatctl: Call,
+    exported: Path,
+    destination: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "some.yaml").write_text(
+        "filtering:\n  imaging_sessions:\n    sync_type: include\n    xsi_types:\n"
+        "      - xsi_type: xnat:mrSessionData\n"
+        "        scan_types: {sync_type: include, items: [T1w]}\n"
+    )
+    monkeypatch.setenv("XNAT_URL", destination.url)
+    line = ("project", "import", "--from", str(exported), "-P", "SOME", "--yes", "-o", "json")
+    done = xnatctl(*line, "--config", str(tmp_path / "some.yaml"), "--exclude-resource", "NOTES")
+    assert (done.code, done.json()["files"]) == (0, 3), done.err
+
+
 def test_an_independent_tool_accepts_the_bag_and_finds_one_changed_byte(
     xnatctl: Call, signed_in: Sandbox, out: Path
 ) -> None:

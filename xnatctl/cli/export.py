@@ -67,14 +67,23 @@ class ExportOptions:
     def rules(self) -> tuple[Rule, ...]:
         from xnatctl.engine.types import Rule
 
-        rules = self.narrowed.rules()
-        if self.config is not None:
-            rules += load_transfer_file(self.config).rules
+        rules = _rules(self.narrowed, self.config)
         if self.kinds != "all":
             rules += (Rule("resource", LABELS[self.kinds], level="scans"),)
         return rules
 
 
+def _rules(narrowed: Narrowed, config: Path | None) -> tuple[Rule, ...]:
+    return narrowed.rules() + (load_transfer_file(config).rules if config else ())
+
+
+config_option = option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="YAML",
+    group=SELECTION,
+    help="The `filtering:` of a file of `project transfer`, see `transfer-init`.",
+)
 accept_option = option(
     "--accept",
     multiple=True,
@@ -94,13 +103,7 @@ accept_option = option(
     help="Folder of the export; an empty one, or its own from the last time.",
 )
 @selection_options
-@option(
-    "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="YAML",
-    group=SELECTION,
-    help="The `filtering:` of a file of `project transfer`, see `transfer-init`.",
-)
+@config_option
 @option(
     "--format",
     "kinds",
@@ -298,6 +301,7 @@ def _show(app: App, options: ExportOptions, done: Exported, renamed: Renamed) ->
 )
 @option("-P", "--project", metavar="PROJECT", help="Where it goes.  [default: as it was called]")
 @selection_options
+@config_option
 @option(
     "--dicom",
     type=click.Choice(["import", "copy"]),
@@ -328,6 +332,7 @@ async def project_import(
     folder: Path,
     project: str | None,
     narrowed: Narrowed,
+    config: Path | None,
     dicom: Dicom,
     on_conflict: OnConflict,
     settings: bool,
@@ -370,7 +375,8 @@ async def project_import(
         on_conflict=on_conflict,
         cluster=cluster,
     )
-    selection = Selection(Ref(source.project), rules=narrowed.rules(), since=narrowed.since)
+    rules = _rules(narrowed, config)
+    selection = Selection(Ref(source.project), rules=rules, since=narrowed.since)
     planned = Planned()
     async with desk(app, how) as work:
         if dry_run:
