@@ -56,6 +56,8 @@ class Seat:
     """Facts of a session that was there before this state store knew of it."""
     is_new: bool = False
     """Whether the last inventory found nothing of this label."""
+    is_written: bool = False
+    """Whether the session's document was written in this run, so that nobody need look for it."""
 
 
 def known_session(unit: Unit) -> str:
@@ -144,7 +146,7 @@ class ArchiveSink:
         if unit.key == SETTINGS:
             return await self._settings_here(unit)
         alike: dict[str, Stamp] = {}
-        if _is_described(unit) and not known_session(unit):
+        if _is_described(unit) and not known_session(unit) and not seat.is_written:
             existing = await self.find_session(unit)
             if existing is None:
                 seat.session_id, seat.is_new = "", True
@@ -397,6 +399,7 @@ class ArchiveSink:
         if again:
             again["xsiType"] = unit.facts.get("xsi_type", "")
             await self._xnat.put_item(path, again)
+        seat.is_written = True
         facts = {"session_id": seat.session_id, "source_id": unit.facts.get("source_id", "")}
         self._learn(facts["source_id"], seat.session_id)
         await self._remember(unit.key, dict(facts))
@@ -513,7 +516,9 @@ class ArchiveSink:
         if stage != 2:
             return
         seat = self.seat(unit)
-        lanes = {item.lane for item in unit.items if item.kind in ("file", "zip", "import")}
+        # An import makes its resource by itself.
+        lanes = {item.lane for item in unit.items if item.kind in ("file", "zip")}
+        lanes |= {item.key for item in unit.items if item.kind == "import"}
         for container in unit.containers:
             if container.key not in lanes:
                 await self._ensure(unit, container.key)

@@ -44,6 +44,8 @@ SHARED_IN = "shared-in"
 
 
 PROVENANCE = "keep:provenance"
+SERIES = "series:"
+"""The facts of a session that have the series UID of each scan."""
 
 
 class Archive(Protocol):
@@ -330,7 +332,8 @@ class XnatSource:
             for place, shares in metadata.inner_shares(detail.xml).items():
                 documents += _shares(unit, tuple(shares), f"{place}/")
             documents += self._as_json(documents)
-            documents += await self._session_fields(unit, detail)
+            scans = [one.id for one in detail.scans]
+            documents += await self._session_fields(unit, scans, documents)
         facts = {
             "uid": detail.uid,
             "xsi_type": detail.session.xsi_type or unit.facts.get("xsi_type", ""),
@@ -339,7 +342,7 @@ class XnatSource:
             "source_id": unit.ref.session_id or "",
         }
         for scan in detail.scans:
-            facts[f"series:{scan.id}"] = scan.uid
+            facts[f"{SERIES}{scan.id}"] = scan.uid
             facts[f"scan-type:{scan.id}"] = scan.type
             facts[f"scan-description:{scan.id}"] = scan.series_description
         unit = replace(unit, facts={**unit.facts, **facts})
@@ -354,7 +357,9 @@ class XnatSource:
         types |= {f"assessor:{one.label}": one.xsi_type for one in detail.assessors}
         return self._filled(unit, documents, catalogue, resources, types)
 
-    async def _session_fields(self, unit: Unit, detail: SessionDetail) -> list[Item]:
+    async def _session_fields(
+        self, unit: Unit, scans: list[str], documents: list[Item]
+    ) -> list[Item]:
         """The custom fields of a session, its scans and its assessors, as one document.
 
         No listing has them, so they cost a request each. They are read when the session is copied
@@ -364,15 +369,19 @@ class XnatSource:
             return []
         if unit.facts.get("fields", NO_FIELDS) == NO_FIELDS:
             return [_fields_item(unit, None, stage=2)]
-        return [_fields_item(unit, await self._all_fields(unit, detail), stage=2)]
+        return [_fields_item(unit, await self._all_fields(unit.ref, scans, documents), stage=2)]
 
-    async def _all_fields(self, unit: Unit, detail: SessionDetail) -> dict[str, Values]:
+    async def _all_fields(
+        self, ref: Ref, scans: list[str], documents: Iterable[Item]
+    ) -> dict[str, Values]:
         assert self._fields is not None
-        places = {"": paths.owner(unit.ref)}
-        for one in detail.scans:
-            places[f"scans/{one.id}"] = paths.owner(unit.ref.at("scans", one.id))
-        for other in detail.assessors:
-            places[f"assessors/{other.label}"] = paths.owner(unit.ref.at("assessors", other.id))
+        places = {"": paths.owner(ref)}
+        for scan in scans:
+            places[f"scans/{scan}"] = paths.owner(ref.at("scans", scan))
+        for one in documents:
+            if one.path == "assessor":
+                above = one.key.rpartition("/")[0].replace("%2F", "/")
+                places[above] = paths.owner(ref.at("assessors", one.ref.session_id or ""))
         found = {place: await self._fields.read(path) for place, path in places.items()}
         return {place: values for place, values in found.items() if values}
 
@@ -494,8 +503,11 @@ class XnatSource:
     async def open(self, unit: Unit, item: Item) -> AsyncIterator[Chunks]:
         if item.kind == "document" or item.body:
             if item.path == "fields" and not item.body:
-                detail = await self._xnat.get_session(unit.ref.session_id or "")
-                yield _one(json.dumps(await self._all_fields(unit, detail)).encode())
+                scans = [
+                    name.removeprefix(SERIES) for name in unit.facts if name.startswith(SERIES)
+                ]
+                found = await self._all_fields(unit.ref, scans, unit.items)
+                yield _one(json.dumps(found).encode())
                 return
             read = self._xnat.item_json if item.path == "json" else self._xnat.xml
             yield _one(item.body or await read(paths.owner(item.ref)))
