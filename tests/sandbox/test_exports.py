@@ -124,6 +124,8 @@ async def test_a_xar_needs_the_right_to_edit(full: Client) -> None:
     alice = Client(full.sandbox, "alice")
     xar = (await full(f"GET {FLAT}/XAR")).body
     assert (await alice(IMPORT, xar, kind=ZIP)).status == 403
+    await full(f"DELETE {SESSION}?removeFiles=true")
+    assert (await alice(IMPORT, xar, kind=ZIP)).status == 403
     await alice.close()
 
 

@@ -13,12 +13,13 @@ from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 from typing import BinaryIO
 
-from .bodies import Digests, Hasher, safe_path, write_bytes
-from .store import Resource, Store
+from .bodies import Digests, Hasher, write_bytes
+from .store import Store
 from .web import Call, Refusal
 
 BATCH = 1 << 20
 _PIECES = 512
+_BATCH = 64
 
 
 def inbox_path(call: Call, named: str) -> Path:
@@ -46,6 +47,51 @@ async def read_file(path: Path) -> AsyncIterator[bytes]:
     with path.open("rb") as file:
         while data := await asyncio.to_thread(file.read, 1 << 20):
             yield data
+
+
+class Shelf:
+    """Many bodies on their way to the disk.
+
+    Small ones are written in a worker thread, a batch at a time, while the next ones arrive: it
+    is making files that takes its time. Nothing is there for certain before `finish`.
+    """
+
+    def __init__(self) -> None:
+        self._batch: list[tuple[Path, bytes]] = []
+        self._size = 0
+        self._writing: asyncio.Task[None] | None = None
+
+    async def put(self, spool: Spool, target: Path) -> str:
+        """Take over a finished body; returns its kind. Raises OSError, also of an earlier one."""
+        data = None if spool.store.discard_bodies else spool.small()
+        if data is None:
+            return spool.keep_at(target)
+        self._batch.append((target, data))
+        self._size += len(data)
+        if len(self._batch) >= _BATCH or self._size >= BATCH:
+            batch, self._batch, self._size = self._batch, [], 0
+            await self._written()
+            self._writing = asyncio.create_task(asyncio.to_thread(_write_all, batch))
+        return "disk"
+
+    async def _written(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await writing
+
+    async def finish(self) -> None:
+        """Have everything on the disk."""
+        await self._written()
+        batch, self._batch = self._batch, []
+        if len(batch) > 1:
+            await asyncio.to_thread(_write_all, batch)
+        else:
+            _write_all(batch)
+
+
+def _write_all(batch: list[tuple[Path, bytes]]) -> None:
+    for target, data in batch:
+        write_bytes(target, data)
 
 
 class Spool:
@@ -109,10 +155,6 @@ class Spool:
                 self.hasher.feed(piece)
         return self.hasher.digests()
 
-    def keep(self, resource: Resource, path: str) -> str:
-        """Put the bytes where a file of a resource lies; returns the body kind."""
-        return self.keep_at(self.store.resource_folder(resource) / safe_path(path))
-
     def keep_at(self, target: Path) -> str:
         """Put the bytes at a path, making its folders; returns the body kind."""
         if self.store.discard_bodies:
@@ -124,6 +166,10 @@ class Spool:
         else:
             write_bytes(target, b"".join(self._pending))
         return "disk"
+
+    def small(self) -> bytes | None:
+        """The bytes where they are still in memory."""
+        return b"".join(self._pending) if self._path is None else None
 
     def drop(self) -> None:
         """Forget the bytes."""

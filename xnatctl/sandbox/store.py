@@ -731,6 +731,10 @@ class Store(Database):
         row = self.row(f"SELECT {_FILE} FROM files WHERE resource=? AND path=?", resource.id, path)
         return File(*row) if row else None
 
+    def has_file(self, resource: Resource, path: str) -> bool:
+        """Whether a path is catalogued."""
+        return bool(self.row("SELECT 1 FROM files WHERE resource=? AND path=?", resource.id, path))
+
     def file_path(self, resource: Resource, file: File) -> Path:
         """Where a file's bytes lie on disk (if its body is there)."""
         return self.resource_folder(resource) / safe_path(file.path)
@@ -809,20 +813,50 @@ class Store(Database):
         mtime: float | None = None,
     ) -> None:
         """Write the catalog row of a file whose bytes are in place."""
-        self.db.execute(
+        self.catalog_all(
+            resource, [(path, digests, body)], prefix=prefix, format=format, content=content,
+            tags=tags, mtime=mtime,
+        )  # fmt: skip
+        if stats:
+            self.refresh_stats(resource)
+
+    def catalog_all(
+        self,
+        resource: Resource,
+        files: Iterable[tuple[str, Digests, str]],
+        *,
+        prefix: bytes = b"",
+        format: str = "",
+        content: str = "",
+        tags: str = "",
+        mtime: float | None = None,
+    ) -> None:
+        """Write the catalog rows of files, (path, digests, body kind), whose bytes are in place."""
+        stamp = time.time() if mtime is None else mtime
+        self.db.executemany(
             "INSERT INTO files(resource, path, size, md5, crc, format, content, tags, mtime, body,"
             " prefix) VALUES(?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT(resource, path) DO UPDATE SET "
             "size=excluded.size, md5=excluded.md5, crc=excluded.crc, format=excluded.format, "
             "content=excluded.content, tags=excluded.tags, mtime=excluded.mtime, "
             "body=excluded.body, prefix=excluded.prefix",
             (
-                resource.id, path, digests.size, digests.md5, digests.crc, format, content, tags,
-                time.time() if mtime is None else mtime, body, prefix,
+                (
+                    resource.id,
+                    path,
+                    d.size,
+                    d.md5,
+                    d.crc,
+                    format,
+                    content,
+                    tags,
+                    stamp,
+                    body,
+                    prefix,
+                )
+                for path, d, body in files
             ),
-        )  # fmt: skip
+        )
         self.db.execute("UPDATE resources SET version=version+1 WHERE id=?", (resource.id,))
-        if stats:
-            self.refresh_stats(resource)
 
     def add_generated(self, resource: Resource, entries: Iterable[tuple[str, Generated]]) -> None:
         """Catalogue many generated files at once (new paths only), then count them."""

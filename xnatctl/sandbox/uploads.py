@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, unquote_plus
 
@@ -22,9 +23,9 @@ import msgspec
 from aiohttp import web
 
 from .accounts import EDIT
-from .bodies import Digests
+from .bodies import Digests, safe_path
 from .members import ARCHIVES, members
-from .receiving import Spool, files_below, inbox_path, read_file
+from .receiving import Shelf, Spool, files_below, inbox_path, read_file
 from .routing import Place
 from .store import Item, Resource
 from .untar import gunzip
@@ -56,15 +57,14 @@ class _Intake:
 
     call: Call
     resource: Resource
-    version: int
-    present: set[str]
-    overwrite: bool
-    stored: list[tuple[str, Digests, str]] = field(default_factory=list)
+    folder: Path
+    shelf: Shelf = field(default_factory=Shelf)
+    stored: dict[str, tuple[Digests, str]] = field(default_factory=dict)
     duplicates: list[str] = field(default_factory=list)
 
     async def put(self, path: str, pieces: AsyncIterator[bytes | memoryview]) -> None:
         """Store one file, or note it as a duplicate (its bytes are read and dropped)."""
-        if path in self.present and not self.overwrite:
+        if not self.call.flag("overwrite") and self._is_there(path):
             self.duplicates.append(path)
             async for _ in pieces:
                 pass
@@ -72,37 +72,39 @@ class _Intake:
         spool = Spool(self.call.store)
         digests = await spool.fill(pieces)
         try:
-            body = spool.keep(self.resource, path)
+            body = await self.shelf.put(spool, self.folder / safe_path(path))
         except OSError as error:
             spool.drop()
             raise Refusal(500, f"Unable to store {path}: {error.strerror}") from error
-        self.present.add(path)
-        self.stored.append((path, digests, body))
+        self.stored[path] = (digests, body)
 
-    def commit(self) -> None:
+    def _is_there(self, path: str) -> bool:
+        return path in self.stored or self.call.store.has_file(self.resource, path)
+
+    async def commit(self) -> None:
         """Write the catalog; 500 if somebody else has done so meanwhile."""
         call, store = self.call, self.call.store
+        try:
+            await self.shelf.finish()
+        except OSError as error:
+            raise Refusal(500, f"Unable to store the files: {error.strerror}") from error
         if call.settings.catalog_race:
             try:
                 now = store.resource(self.resource.id).version
             except KeyError:
                 raise Refusal(500, "The resource was deleted during the upload") from None
-            if now != self.version:
+            if now != self.resource.version:
                 raise Refusal(
                     500, "ConcurrentModificationException: the catalog was modified meanwhile"
                 )
         with store.transaction():
-            for path, digests, body in self.stored:
-                store.catalog(
-                    self.resource,
-                    path,
-                    digests,
-                    body=body,
-                    format=call.stored(call.param("format")),
-                    content=call.stored(call.param("content")),
-                    tags=call.stored(call.param("tags")),
-                    stats=False,
-                )
+            store.catalog_all(
+                self.resource,
+                ((path, digests, body) for path, (digests, body) in self.stored.items()),
+                format=call.stored(call.param("format")),
+                content=call.stored(call.param("content")),
+                tags=call.stored(call.param("tags")),
+            )
             if self.stored and call.param("update-stats", "true") in ("true", "1"):
                 store.refresh_stats(self.resource)
 
@@ -144,13 +146,12 @@ async def _stored(
     intake = _Intake(
         call,
         resource,
-        resource.version,
-        {row[0] for row in call.store.rows("SELECT path FROM files WHERE resource=?", resource.id)},
-        call.flag("overwrite"),
+        call.store.resource_folder(resource),
     )
     try:
         await receive(intake)
     finally:
+        await intake.shelf.finish()
         call.sandbox.creating.discard(resource.id)
         if existing is None and not intake.stored:
             call.store.delete_resource(resource, remove_files=False)
@@ -176,7 +177,7 @@ async def _refer(call: Call, place: Place, item: Item) -> web.StreamResponse:
             await intake.put(below or file.name, read_file(file))
             if call.flag("delete"):
                 file.unlink()
-        intake.commit()
+        await intake.commit()
 
     if not call.flag("async"):
         return await _stored(call, place, item, receive)
@@ -204,9 +205,9 @@ async def _receive(intake: _Intake, name: str) -> None:
         else:
             await _one(intake, name or _NAMES.get(call.media, "upload"), call.chunks())
     except BadZip as error:
-        intake.commit()
+        await intake.commit()
         raise Refusal(500, f"Unable to read the archive: {error}") from error
-    intake.commit()
+    await intake.commit()
 
 
 def _existing(call: Call, item: Item, place: Place) -> Resource | None:
