@@ -11,6 +11,7 @@ import pytest
 
 from xnatctl.endpoints import disk
 from xnatctl.endpoints.local import _write_batch
+from xnatctl.zipstream import Chunk
 
 
 class Calls:
@@ -87,6 +88,16 @@ def test_a_batch_that_cannot_be_flushed_leaves_nothing_and_keeps_what_was_there(
 
     monkeypatch.setattr("xnatctl.endpoints.local.flush", full)
     with pytest.raises(OSError, match="No space left"):
-        _write_batch([(f"{tmp_path}/{number}", b"new", "") for number in range(10)], False)
+        _write_batch([(f"{tmp_path}/{number}", [b"new"], "") for number in range(10)], False)
     assert [one.name for one in tmp_path.iterdir()] == ["3"]
     assert (tmp_path / "3").read_text() == "former"
+
+
+def test_a_file_in_pieces_is_whole_however_little_the_system_takes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.writev
+    monkeypatch.setattr(os, "writev", lambda handle, rest: whole(handle, [rest[0][:3]]))
+    pieces: list[Chunk] = [b"abcdefg", b"", memoryview(b"hij"), b"k"]
+    _write_batch([(f"{tmp_path}/file", pieces, "")], False)
+    assert (tmp_path / "file").read_bytes() == b"abcdefghijk"

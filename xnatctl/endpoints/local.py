@@ -29,8 +29,8 @@ from aiofiles.threadpool.binary import AsyncFileIO
 from xnatctl.engine.ports import Chunks, Inventory
 from xnatctl.engine.types import Item, Member, Stamp, Unit
 from xnatctl.errors import Conflict, LocalFault
+from xnatctl.zipstream import Chunk, MemberData, MemberEnd, MemberStart
 from xnatctl.zipstream import Event as ZipEvent
-from xnatctl.zipstream import MemberData, MemberEnd, MemberStart
 
 from .disk import flush, flush_folders
 from .names import Names, check_place, fold, look
@@ -39,6 +39,9 @@ from .parts import hold, part_beside, part_name, sweep
 BLOCK = 1024 * 1024
 BATCH_FILES = 256
 BATCH_BYTES = 2 * BLOCK
+HELD_AS_IT_IS = 64 * 1024
+AT_ONCE = 256
+"""Pieces of a file that are given to the system in one call."""
 
 FileStamp = tuple[str, int, int]
 """Path, size in bytes, modification time in nanoseconds."""
@@ -120,8 +123,8 @@ def check_room(folder: Path, unit: Unit) -> None:
         )
 
 
-_Small = tuple[str, bytes, str]
-"""A file in memory, with the MD5 that was listed and proven; empty where none was."""
+_Small = tuple[str, list[Chunk], str]
+"""A file in memory, in pieces, with the MD5 that was listed and proven; empty where none was."""
 
 
 @dataclass(slots=True)
@@ -131,11 +134,10 @@ class _Batch:
     files: list[_Small] = field(default_factory=list)
     size: int = 0
 
-    def add(self, path: str, pieces: list[bytes], digest: str) -> bool:
+    def add(self, path: str, pieces: list[Chunk], digest: str) -> bool:
         """Whether there is enough for a hop."""
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self.files.append((path, data, digest))
-        self.size += len(data)
+        self.files.append((path, pieces, digest))
+        self.size += sum(map(len, pieces))
         return self.size >= BATCH_BYTES or len(self.files) >= BATCH_FILES
 
     def take(self) -> list[_Small]:
@@ -248,13 +250,13 @@ class LocalSink:
         """Unpack while it arrives: small members in batches, large ones through a part file."""
         members = {member.path: member for member in item.members}
         batch = _Batch()
-        member, held, size = item.members[0], list[bytes](), 0
+        member, held, size = item.members[0], list[Chunk](), 0
         try:
             async for event in events:
                 if isinstance(event, MemberStart):
                     member, held, size = members[event.name], [], 0
                 elif isinstance(event, MemberData):
-                    held.append(bytes(event.plain))
+                    held.append(_to_hold(event.plain))
                     size += len(event.plain)
                     if size > BLOCK:
                         await self._large(unit, member, _rest_of_member(held, events))
@@ -265,7 +267,7 @@ class LocalSink:
             with anyio.CancelScope(shield=True):
                 await self._flush(unit, batch)
 
-    async def _large(self, unit: Unit, member: Member, chunks: AsyncIterator[bytes]) -> None:
+    async def _large(self, unit: Unit, member: Member, chunks: AsyncIterator[Chunk]) -> None:
         path = self.path(unit, member.key)
         with _words(path):
             row = await _write(path, chunks, _Hashes(self._sha256, member.digest))
@@ -328,7 +330,7 @@ class _Hashes:
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._sha256 = hashlib.sha256() if sha256 else None
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: Chunk) -> None:
         if not self._proven:
             self._md5.update(data)
         if self._sha256 is not None:
@@ -343,9 +345,9 @@ class _Hashes:
         return self._sha256.hexdigest() if self._sha256 is not None else ""
 
 
-async def _write(path: Path, chunks: AsyncIterator[bytes], hashes: _Hashes) -> Written:
+async def _write(path: Path, chunks: AsyncIterator[Chunk], hashes: _Hashes) -> Written:
     """A whole file, in blocks of 1 MiB, each one hop to a thread."""
-    held: list[bytes] = []
+    held: list[Chunk] = []
     size = 0
     await anyio.to_thread.run_sync(_make_folders, path.parent)
     async with _part(path) as (part, file):
@@ -367,15 +369,15 @@ async def _write_all(file: AsyncFileIO, data: bytes) -> None:
 
 
 async def _rest_of_member(
-    held: list[bytes], events: AsyncIterator[ZipEvent]
-) -> AsyncIterator[bytes]:
+    held: list[Chunk], events: AsyncIterator[ZipEvent]
+) -> AsyncIterator[Chunk]:
     for chunk in held:
         yield chunk
     async for event in events:
         if isinstance(event, MemberEnd):
             return
         if isinstance(event, MemberData):
-            yield bytes(event.plain)
+            yield event.plain
 
 
 # --- files, on a thread ------------------------------------------------------------------------
@@ -404,16 +406,15 @@ def _write_batch(files: list[_Small], sha256: bool) -> list[Written]:
     try:
         for folder in _folders(files):
             _make_folders(Path(folder))
-        for path, data, digest in files:
+        for path, pieces, digest in files:
             part = f"{_folder(path)}/{part_name()}"
             handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             hashes = _Hashes(sha256, digest)
             written.append((handle, part, path, hashes))
             hold(handle)
-            hashes.update(data)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(handle, view) :]
+            for piece in pieces:
+                hashes.update(piece)
+            _write_pieces(handle, pieces)
         flush([handle for handle, *_ in written])
         for one in written:
             named.append(_named(*one))
@@ -423,6 +424,24 @@ def _write_batch(files: list[_Small], sha256: bool) -> list[Written]:
             Path(part).unlink(missing_ok=True)
         for handle, *_ in written:
             os.close(handle)
+
+
+def _write_pieces(handle: int, pieces: list[Chunk]) -> None:
+    """All of them, whatever the system takes at once."""
+    rest = [memoryview(piece) for piece in pieces if len(piece)]
+    while rest:
+        taken = os.writev(handle, rest[:AT_ONCE])
+        while taken:
+            first = rest[0]
+            if taken < len(first):
+                rest[0], taken = first[taken:], 0
+            else:
+                rest, taken = rest[1:], taken - len(first)
+
+
+def _to_hold(data: Chunk) -> Chunk:
+    """A copy of a small piece: a view would hold all of the chunk that it came in."""
+    return data if len(data) >= HELD_AS_IT_IS else bytes(data)
 
 
 def _folder(path: str) -> str:
