@@ -72,6 +72,7 @@ def add_the_rest(store: Store) -> None:
     store.share(subject, other, "SHARED_001")
     store.share(session, other, "SHARED_001_MR1")
     store.share(assessor, other, "SHARED_QC")
+    store.share(scan, other, "2")
     # It sorts before the session that it names.
     text = _READING.format(session=session.code)
     store.create_experiment(subject, "A_reading", "xnat:subjectVariablesData", doc=text)
@@ -99,7 +100,6 @@ def account(sandbox: Sandbox, project: str) -> dict[str, Any]:
                 and "investigatordata_id" not in path
                 and not (path == "imageSession_ID" and names[value] == place.split("/")[1])
             },
-            "shares": item.get("shares"),
         }
         for one in item["resources"]:
             label = f"{place}/{one['bucket']}/{one['label']}"
@@ -108,10 +108,14 @@ def account(sandbox: Sandbox, project: str) -> dict[str, Any]:
             found[label] = [one[name] for name in ("format", "content", "tags", "description")]
             for file in one["files"]:
                 found[f"{label}/{file['path']}"] = (file["size"], file["md5"])
+    owned = [item for item in store.find("1=1") if _project(store, item) == project]
     found["custom fields"] = {
-        _name(store, item): store.record("custom-fields", str(item.id))
-        for item in store.find("1=1")
-        if store.record("custom-fields", str(item.id)) and _project(store, item) == project
+        _name(store, item): values
+        for item in owned
+        if (values := store.record("custom-fields", str(item.id)))
+    }
+    found["shares"] = {
+        _name(store, item): shares for item in owned if (shares := dict(store.shares(item)))
     }
     return found
 

@@ -93,8 +93,11 @@ async def test_nothing_is_staged_on_this_machine(
     assert seen == set()
 
 
-async def test_a_dry_run_plans_what_the_run_then_does_and_writes_nothing(demo: Bench) -> None:
-    planned = await demo.transfer(dicom="copy", dry_run=True)
+@pytest.mark.parametrize("dicom", ["copy", "import"])
+async def test_a_dry_run_plans_what_the_run_then_does_and_writes_nothing(
+    demo: Bench, dicom: Dicom
+) -> None:
+    planned = await demo.transfer(dicom=dicom, dry_run=True)
     plans = {
         event.unit.key: (event.files, event.bytes)
         for event in demo.events
@@ -104,7 +107,7 @@ async def test_a_dry_run_plans_what_the_run_then_does_and_writes_nothing(demo: B
     assert demo.there.store.find_project("DEMO") is None
     assert planned.exit_code == 0
 
-    done = await demo.transfer(dicom="copy")
+    done = await demo.transfer(dicom=dicom)
 
     assert sum(files for files, _ in plans.values()) == done.files
     assert sum(size for _, size in plans.values()) == done.bytes

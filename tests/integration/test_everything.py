@@ -51,6 +51,12 @@ async def test_a_project_with_one_of_each_thing_arrives_complete(
     if dicom == "import":
         here, there = without_dicom(here), without_dicom(there)
     assert len(here) > 100
+    assert {name.split()[0] for name in here["shares"]} == {
+        "subject",
+        "experiment",
+        "scan",
+        "assessor",
+    }
     differ = differing(here, there)
     if dicom == "import":
         # What the destination read from the headers is there beside what the source has.
