@@ -47,9 +47,13 @@ was done at the server, and nobody was told before the process died."""
 
 
 def points() -> list[str]:
-    """Every named point, in the order of the files and lines in which they stand."""
+    """Every named point, in the order of the files and lines in which they stand; those of
+    snapshots are tried where exports are.
+    """
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
+        if path.name == "nightly.py":
+            continue
         found += re.findall(r'crash\.at\("([a-z-]+)"\)', path.read_text("utf-8"))
     return found
 

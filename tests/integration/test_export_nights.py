@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -113,7 +114,7 @@ def study(tmp_path: Path) -> Iterator[Study]:
             yield study
 
 
-def start(study: Study, out: Path, *more: str) -> subprocess.Popen[str]:
+def start(study: Study, out: Path, *more: str, crash: str = "") -> subprocess.Popen[str]:
     """The command in a process of its own, and the counters begun anew."""
     study.counters.reset()
     environ = {
@@ -122,6 +123,7 @@ def start(study: Study, out: Path, *more: str) -> subprocess.Popen[str]:
         "XNAT_URL": study.sandbox.url,
         "XNAT_USER": "admin",
         "XNAT_PASS": "admin",
+        "XNATCTL_CRASH_AT": crash,
     }
     command = [sys.executable, "-m", "xnatctl", "project", "export", "-P", "STUDY"]
     return subprocess.Popen(
@@ -217,3 +219,45 @@ def test_nights_move_exactly_the_changes_also_after_one_that_was_killed(
     assert (fourth["files"], study.counters.files_sent) == (0, [])
     assert study.counters.else_sent < 200_000
     assert sorted(data(Path(fourth["output_dir"])).values()) == study.digests()
+
+
+POINTS = (
+    *("unit-begun", "file-moving:2", "file-proven", "item-done:4", "stage-sealed:3", "unit-told:3"),
+    *("snapshot-whole", "snapshot-named", "snapshot-latest"),
+)
+SAMPLE = "snapshot-named"
+
+
+@pytest.mark.parametrize(
+    "point",
+    [pytest.param(one, marks=[] if one == SAMPLE else [pytest.mark.long]) for one in POINTS],
+)
+def test_a_snapshot_that_died_there_damages_none_and_the_next_night_is_whole(
+    study: Study, tmp_path: Path, point: str
+) -> None:
+    out = tmp_path / "out"
+    study.write("S1_MR", "1", "a.dcm")
+    study.write("S2_MR", "1", "a.dcm")
+    first = Path(night(study, out, "--snapshot")["output_dir"])
+    before = data(first)
+    study.write("S1_MR", "1", "a.dcm")
+    study.write("S3_MR", "1", "a.dcm")
+    study.write("S3_MR", "2", "a.dcm")
+    study.drop("S2_MR")
+
+    dies = start(study, out, "--snapshot", crash=point)
+    _, err = dies.communicate(timeout=60)
+
+    assert dies.returncode == -signal.SIGKILL, err
+    assert data(first) == before
+    latest = (out / "latest").resolve()
+    assert (
+        data(latest) == before
+        if latest == first
+        else sorted(data(latest).values()) == study.digests()
+    )
+    second = Path(night(study, out, "--snapshot")["output_dir"])
+    assert sorted(data(second).values()) == study.digests()
+    assert (out / "latest").resolve() == second != first
+    assert data(first) == before
+    assert not [path for path in out.iterdir() if path.name.startswith((".unfinished", ".latest"))]

@@ -9,7 +9,6 @@ the one before.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from xnatctl.errors import ConfigError
+from xnatctl.engine import crash
+from xnatctl.errors import ConfigError, LocalFault
 
 from .manifest import HOME, MANIFEST, Ledger, Row, read_manifest, unit_of, why_unequal
 from .names import fold, look
@@ -31,21 +31,34 @@ LATEST = "latest"
 
 
 def previous_snapshot(root: Path) -> Path | None:
-    """The folder that `latest` points to."""
+    """The folder that `latest` points to; the last by name where somebody removed that one.
+
+    Raises LocalFault where `latest` is something else than a link.
+    """
     link = root / LATEST
-    return link.resolve() if link.is_symlink() and link.is_dir() else None
+    if link.exists() and not link.is_symlink():
+        raise LocalFault(
+            f"{link} is in the way",
+            why="it is no link to a snapshot; a copy may have made a folder of it",
+            hint="move it away and run the same command again",
+        )
+    last = max((one for one in root.glob("run-*") if one.is_dir()), default=None)
+    return link.resolve() if link.is_dir() else last
 
 
 def name_snapshot(root: Path, moment: datetime) -> Path:
-    """Give the finished snapshot its name and switch `latest` to it."""
-    name = f"run-{moment:%Y-%m-%d}"
-    if (root / name).exists():
-        name += f"T{moment:%H%M%S}"
-    target = root / name
+    """Give the finished snapshot a name that no other has, and switch `latest` to it."""
+    day = f"run-{moment:%Y-%m-%d}"
+    names = (day, f"{day}T{moment:%H%M%S}", *(f"{day}T{moment:%H%M%S}-{n}" for n in range(2, 1000)))
+    target = next(root / name for name in names if not os.path.lexists(root / name))
+    crash.at("snapshot-whole")
     (root / UNFINISHED).rename(target)
-    link = root / f".{LATEST}-{secrets.token_hex(4)}"
-    link.symlink_to(name, target_is_directory=True)
+    crash.at("snapshot-named")
+    link = root / f".{LATEST}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(target.name, target_is_directory=True)
     link.replace(root / LATEST)
+    crash.at("snapshot-latest")
     handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
