@@ -421,6 +421,8 @@ class Transport:
                     self._hold(known)
                 else:
                     await self._post_login()
+                if self._on_token is not None:
+                    self._on_token(self._token())
             self._generation += 1
 
     async def _post_login(self) -> None:
@@ -442,8 +444,6 @@ class Transport:
             raise BadReply(f"{self.url} does not answer a login like an XNAT server")
         if not self._token():
             self._hold(token)
-        if self._on_token is not None:
-            self._on_token(self._token())
 
     def _hold(self, token: str) -> None:
         assert self._session is not None

@@ -282,6 +282,7 @@ def test_a_login_that_ends_under_all_of_them_is_renewed_once(
                     server.accounts.sessions.clear()
                     gone.set()
                 await gone.wait()
+                await anyio.sleep(number * 0.05)  # one after another: each leaves before the next
                 await xnat.list_projects()
 
         async with anyio.create_task_group() as group:
@@ -301,3 +302,16 @@ def test_who_cannot_have_the_turn_goes_on_without_it(tmp_path: Path) -> None:
                 return anyio.current_time() - started
 
     assert 0.1 <= anyio.run(both) < 5
+
+
+def test_a_login_that_was_kept_too_long_is_said_to_have_ended(
+    xnatctl: Call, profile: str, server: Any, home: Path
+) -> None:
+    cache = home / ".config" / "xnatctl" / ".session"
+    moment = "2024-03-01T12:00:00"
+    login = {"version": 1, "token": "x" * 32, "url": server.url, "username": "admin"}
+    cache.write_text(json.dumps({**login, "created_at": moment, "last_used_at": moment}))
+    cache.chmod(0o600)
+    done = xnatctl("project", "list")
+    assert done.code == 3
+    assert "that of admin ended at 12:15, and no password is known" in done.err
