@@ -469,7 +469,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     with child(READ_ONLY, tmp_path) as process:
         store, lock = line_of(process), line_of(process)
 
-    assert store.startswith("store: the state store closed/state.db cannot be used")
+    assert store.startswith("store: the folder closed, where runs are remembered, cannot be made")
     assert lock.startswith("lock: the lock closed/locks/")
     assert "ermission denied" in lock
 

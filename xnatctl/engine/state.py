@@ -393,6 +393,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise LocalFault(
+                f"the folder {path.parent}, where runs are remembered, cannot be made",
+                why=error.strerror or str(error),
+                hint="set XDG_STATE_HOME to a folder that can be written",
+            ) from error
+        try:
             db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
             stack.callback(db.close)
             path.chmod(0o600)
