@@ -23,12 +23,14 @@ from xnatctl.zipstream import Event as ZipEvent
 
 from .catalogue import (
     FIELDS,
+    GROUPS,
     NO_FIELDS,
     PROJECT,
     PROJECT_XML,
     SESSION_XML,
     SETTINGS,
     SUBJECT_XML,
+    USERS,
     Catalogue,
     Place,
     container_key,
@@ -133,13 +135,14 @@ class ArchiveSink:
             return _without_document(unit, inventory)
         if unit.key != SETTINGS or ours:
             return unit
+        members = tuple(one for one in unit.items if one.key in (USERS, GROUPS))
         differing = [
             one.key.rpartition("/")[2]
             for one in unit.items
-            if inventory.get(one.key, Stamp()).digest != one.digest
+            if one not in members and inventory.get(one.key, Stamp()).digest != one.digest
         ]
         note = f"settings kept as they are here: {', '.join(differing)} (--settings copies them)"
-        return replace(unit, items=(), notes=(*unit.notes, note) if differing else unit.notes)
+        return replace(unit, items=members, notes=(*unit.notes, note) if differing else unit.notes)
 
     async def inventory(self, unit: Unit) -> Inventory:
         seat = self.seat(unit)
@@ -234,9 +237,16 @@ class ArchiveSink:
     async def _settings_here(self, unit: Unit) -> Inventory:
         try:
             found = await self._xnat.get_settings(unit.target.project)
+            listed = [one for one in unit.items if one.key in (USERS, GROUPS)]
+            members = await self._xnat.list_members(unit.target.project) if listed else []
+            groups = await self._xnat.list_groups(unit.target.project) if listed else []
         except NotFound:
             return {}
-        return {f"{SETTINGS}/{name}": Stamp(digest=digest_of(v)) for name, v in found.items()}
+        stamps = {f"{SETTINGS}/{name}": Stamp(digest=digest_of(v)) for name, v in found.items()}
+        there = {f"{role} {login}" for login, role in [*members, *(("", one) for one in groups)]}
+        # Nobody loses a role here, so what is there besides is no difference.
+        same = [one for one in listed if there.issuperset(one.body.decode().splitlines())]
+        return stamps | {one.key: Stamp(digest=one.digest) for one in same}
 
     async def _inputs(self, unit: Unit, inputs: Ref) -> list[File]:
         """Files of the inputs of an assessor or a reconstruction, which no deep listing has."""
@@ -361,10 +371,10 @@ class ArchiveSink:
         elif item.path == "session":
             await self._put_session(unit, xml)
         elif item.path == "setting":
-            name = item.key.rpartition("/")[2]
-            if name == "users":
+            if item.key in (USERS, GROUPS):
                 await self._add_members(target.project, xml.decode())
             else:
+                name = item.key.rpartition("/")[2]
                 await self._xnat.put_setting(target.project, name, xml.decode())
         elif item.path == "fields":
             await self._put_fields(unit, item, json.loads(xml))
@@ -425,16 +435,28 @@ class ArchiveSink:
         await self._remember(unit.key, {f"assessor:{label}": seat.assessors[label]})
 
     async def _add_members(self, project: str, text: str) -> None:
-        """Give roles to the logins that this server knows; the others are named."""
+        """Give roles to the logins that this server knows, in groups that it has; the others are
+        named.
+        """
         known = await self._xnat.list_logins()
         there = set(await self._xnat.list_members(project))
-        unknown = []
+        groups = await self._xnat.list_groups(project)
+        unknown, missing = [], set()
         for line in text.splitlines():
             role, _, login = line.rpartition(" ")
-            if login not in known:
+            if role not in groups:
+                missing.add(role)
+            elif login and login not in known:
                 unknown.append(login)
-            elif (login, role) not in there:
+            elif login and (login, role) not in there:
                 await self._xnat.add_member(project, login, role)
+        if missing:
+            names = ", ".join(sorted(missing))
+            raise LeftBehind(
+                f"the destination's {project} has no group {names}, and no request tells a group's "
+                "rights: make it with those that it should have, and run this again",
+                code="custom-group",
+            )
         if unknown:
             names = ", ".join(unknown)
             raise LeftBehind(f"{self.name} does not know the users {names}", code="unknown-user")

@@ -196,6 +196,9 @@ class BundleReader:
                 found[name] = await path.read_text("utf-8")
         return found
 
+    async def list_groups(self, project: str) -> list[str]:
+        return []
+
     async def list_members(self, project: str) -> list[tuple[str, str]]:
         """An export has no users."""
         return []

@@ -22,6 +22,11 @@ PROJECT = "project"
 SETTINGS = "settings"
 """Keys of the units of the project itself: its own things first, its settings after all else."""
 
+USERS, GROUPS = f"{SETTINGS}/users", f"{SETTINGS}/groups"
+"""Who has a role in the project, and who is in a group of its own: a line `ROLE LOGIN` each, a
+line without a login for the group itself."""
+ROLES = frozenset({"Owners", "Members", "Collaborators"})
+
 SESSION_XML = "session.xml"
 SUBJECT_XML = "subject.xml"
 PROJECT_XML = "project.xml"

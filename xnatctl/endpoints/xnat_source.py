@@ -30,6 +30,7 @@ from .catalogue import (
     NO_FIELDS,
     PROJECT,
     PROJECT_XML,
+    ROLES,
     SESSION_XML,
     SETTINGS,
     SUBJECT_XML,
@@ -59,6 +60,7 @@ class Archive(Protocol):
     async def list_subjects(self, project: str) -> list[Subject]: ...
     async def list_experiments(self, project: str, subject: str | None = None) -> list[Session]: ...
     async def list_members(self, project: str) -> list[tuple[str, str]]: ...
+    async def list_groups(self, project: str) -> list[str]: ...
     async def list_files(self, ref: Ref, *, deep: bool = False) -> list[File]: ...
     async def get_session(self, session_id: str) -> SessionDetail: ...
     async def get_settings(self, project: str) -> dict[str, str]: ...
@@ -278,8 +280,7 @@ class XnatSource:
         """The project's settings, the prearchive code last: it decides what happens to arrivals."""
         found = await self._xnat.get_settings(unit.ref.project)
         if self._users:
-            members = await self._xnat.list_members(unit.ref.project)
-            found["users"] = "\n".join(f"{role} {login}" for login, role in members)
+            found |= await self._members(unit.ref.project)
         items = [
             Item(
                 key=f"{SETTINGS}/{name}",
@@ -294,6 +295,19 @@ class XnatSource:
             for name, value in found.items()
         ]
         return replace(unit, items=tuple(items), fingerprint=digest_of(*map(repr, found.items())))
+
+    async def _members(self, project: str) -> dict[str, str]:
+        """Users by role; those of the project's own groups apart, since such a group is made by
+        hand: no route tells its rights.
+        """
+        members = await self._xnat.list_members(project)
+        own = [role for role in await self._xnat.list_groups(project) if role not in ROLES]
+        lines = {
+            "users": [f"{role} {login}" for login, role in members if role in ROLES],
+            "groups": [f"{role} " for role in own]
+            + [f"{role} {login}" for login, role in members if role not in ROLES],
+        }
+        return {name: "\n".join(some) for name, some in lines.items() if some}
 
     def _not_owned(
         self, unit: Unit, owner: str, label: str, shares: tuple[tuple[str, str], ...]

@@ -237,6 +237,11 @@ class Xnat:
         rows = await self.rows(f"{paths.project(project)}/users")
         return sorted((cell(row, "login"), cell(row, "displayname")) for row in rows)
 
+    async def list_groups(self, project: str) -> list[str]:
+        """The names of a project's groups, its own as well as the three of every project."""
+        rows = await self.rows(f"{paths.project(project)}/groups")
+        return sorted(cell(row, "displayname") for row in rows)
+
     async def list_logins(self) -> set[str]:
         """All login names of the site."""
         reply = await self.transport.request("GET", paths.USERS, expect="json")
