@@ -61,10 +61,13 @@ class LoginCache:
 
     def find(self, url: str, username: str | None = None) -> Login | None:
         """The login to `url`, as `username` if one is named, unless it has been idle too long."""
-        for login in self._read():
-            if login.url == url and username in (None, login.username):
-                return login if datetime.now() < login.expires else None
-        return None
+        login = self.latest(url, username)
+        return login if login is not None and datetime.now() < login.expires else None
+
+    def latest(self, url: str, username: str | None = None) -> Login | None:
+        """The same, though it has been idle too long."""
+        fits = (one for one in self._read() if one.url == url)
+        return next((one for one in fits if username in (None, one.username)), None)
 
     def keep(self, *, url: str, username: str, token: str) -> Login:
         """Store a login, or note that it was used just now."""

@@ -172,6 +172,8 @@ def test_resource_list_of_nothing_is_a_usage_error(xnatctl: Call) -> None:
         ("session", "show", "-P", "STUDY", "-E", "NOPE"),
         ("scan", "list", "-P", "STUDY", "-S", "SUB2", "-E", "SUB1_MR1"),
         ("resource", "list", "NOPE"),
+        ("resource", "list", "SUB1_MR1", "-P", "STUDY", "--scan", "99"),
+        ("resource", "list", "-P", "STUDY", "-S", "NOPE"),
     ],
 )
 def test_what_is_not_there_exits_5_in_words_without_an_address(

@@ -140,10 +140,8 @@ async def run_refresh(app: App, wanted: Refresh) -> int:
 
 
 def _list_ids(app: App, ids: Sequence[str], options: str) -> None:
-    from xnatctl.ui.console import Column
-
     rows = [{"action": "refresh", "target": one, "detail": options} for one in ids]
-    app.console.rows(rows, [Column("action"), Column("target"), Column("detail")], key="target")
+    app.console.rows(rows, ["action", "target", "detail"], key="target")
 
 
 async def _experiments(xnat: Xnat, wanted: Refresh) -> list[str]:
@@ -182,7 +180,6 @@ async def audit(
       xnatctl admin audit -P STUDY --limit 20
       xnatctl admin audit --user smith --since 7d -o json
     """
-    from xnatctl.ui.console import Column
     from xnatctl.xnat.admin import Admin
 
     first = oldest(since) if since else ""
@@ -199,7 +196,7 @@ async def audit(
     ]
     if user and rows == [] and found and not any(_audited(row)["user"] for row in found):
         app.console.warn("this server does not say who did what")
-    columns = [Column(one) for one in ("timestamp", "user", "action", "resource", "project")]
+    columns = ["timestamp", "user", "action", "resource", "project"]
     app.console.rows(rows, columns, key="timestamp", shape=shape)
 
 
@@ -261,7 +258,6 @@ async def plugins_list(app: App, *, shape: Shape) -> None:
     Examples:
       xnatctl admin plugins list -o json
     """
-    from xnatctl.ui.console import Column
     from xnatctl.xnat.admin import Admin
 
     async with app.xnat() as xnat:
@@ -270,8 +266,7 @@ async def plugins_list(app: App, *, shape: Shape) -> None:
         {"id": name, "name": info.get("name", ""), "version": info.get("version", "")}
         for name, info in sorted(found.items())
     ]
-    columns = [Column("id"), Column("name"), Column("version")]
-    app.console.rows(rows, columns, shape=shape)
+    app.console.rows(rows, ["id", "name", "version"], shape=shape)
 
 
 @plugins.command("show")

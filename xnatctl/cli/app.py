@@ -188,11 +188,13 @@ class App:
         self.secrets |= {one for one in (server.password, server.token) if one}
         if server.token or (server.username and server.password is not None):
             return server
-        missing = "password" if server.username else "user name"
+        why = f"no {'password' if server.username else 'user name'} is known for it"
+        if old := self.logins.latest(server.url, server.username):
+            why = f"that of {old.username} ended at {old.expires:%H:%M}, and no password is known"
         kind = "" if server.role == "source" else "DEST_"
         raise AuthError(
             f"no login for {server.name} ({server.url})",
-            why=f"no {missing} is known for it",
+            why=why,
             hint=f"xnatctl auth login -p {server.name}, or set XNAT_{kind}USER and XNAT_{kind}PASS",
         )
 

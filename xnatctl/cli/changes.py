@@ -100,10 +100,7 @@ def _row(change: Change, status: str, error: str = "") -> Row:
 
 
 def _print(app: App, rows: Sequence[Row]) -> None:
-    from xnatctl.ui.console import Column
-
-    shown = [name for name in COLUMNS if name not in ("status", "error")]
-    app.console.rows(rows, [Column(name) for name in shown], key="target")
+    app.console.rows(rows, COLUMNS[:3], key="target")
 
 
 def batch_option(function: Callable[..., object]) -> Callable[..., object]:

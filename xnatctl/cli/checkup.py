@@ -81,12 +81,9 @@ async def doctor(app: App, *, fix: bool) -> int:
 
 def _print(app: App, rows: list[Row]) -> None:
     """A line a check for people, with its fix below it: a table would be wider than a terminal."""
-    from xnatctl.ui.console import Column
-
     console = app.console
     if console.format != "table" or console.quiet:
-        columns = [Column(name) for name in ("check", "status", "detail", "fix")]
-        console.rows(rows, columns, key="check")
+        console.rows(rows, ["check", "status", "detail", "fix"], key="check")
         return
     wide = max(len(row["check"]) for row in rows)
     for row in rows:

@@ -328,8 +328,7 @@ async def explain(app: App) -> None:
     for name in ("password", "token"):
         if origin := server.origin.get(name):
             rows.append({"setting": name, "value": "***", "origin": origin})
-    columns = [Column("setting"), Column("value"), Column("origin", "Comes from")]
-    app.console.rows(rows, columns, key="setting")
+    app.console.rows(rows, ["setting", "value", Column("origin", "Comes from")], key="setting")
 
 
 def no_profiles(known: Config) -> ConfigError:

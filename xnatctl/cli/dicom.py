@@ -80,11 +80,9 @@ async def list_tags(app: App, *, path: Path, private: bool) -> None:
       xnatctl dicom list-tags IM0001 --private -o json
     """
     from xnatctl.dicom import edit
-    from xnatctl.ui.console import Column
 
     rows = await _one(path, lambda: edit.list_tags(path, private=private))
-    columns = [Column("tag"), Column("vr", "VR"), Column("name"), Column("value")]
-    app.console.rows(rows, columns, key="tag")
+    app.console.rows(rows, ["tag", "vr", "name", "value"], key="tag")
 
 
 @dicom.command("validate")

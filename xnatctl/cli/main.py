@@ -112,6 +112,7 @@ def explain(error: BaseException) -> Problem:
     if isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx else "xnatctl"
         words = error.format_message().rstrip(".")
+        words = words.replace("a valid integer range", "a whole number")
         why = ""
         if isinstance(error, (click.NoSuchCommand, click.NoSuchOption)):
             words = error.message.rstrip(".")

@@ -50,8 +50,9 @@ async def users(app: App, *, project_id: str, shape: Shape) -> None:
         }
         for one in found
     ]
-    columns = [Column("username", "User"), Column("role"), Column("email")]
-    app.console.rows(rows, columns, key="username", shape=shape)
+    app.console.rows(
+        rows, [Column("username", "User"), "role", "email"], key="username", shape=shape
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +192,12 @@ async def requests(app: App, *, project_id: str, shape: Shape) -> None:
     Examples:
       xnatctl project requests STUDY -o json
     """
-    from xnatctl.ui.console import Column
     from xnatctl.xnat.members import Members
 
     async with app.xnat() as xnat, project_at(xnat, project_id):
         rows = await Members(xnat).requests(project_id)
     keys = list(rows[0]) if rows else ["par_id", "proj_id", "level", "create_date"]
-    app.console.rows(rows, [Column(key) for key in keys], key="par_id", shape=shape)
+    app.console.rows(rows, keys, key="par_id", shape=shape)
 
 
 @command("access")

@@ -49,7 +49,6 @@ async def list_(app: App, *, project: str | None, shape: Shape) -> None:
       xnatctl pipeline list --project STUDY
       xnatctl pipeline list -P STUDY --filter 'name:dcm*'
     """
-    from xnatctl.ui.console import Column
     from xnatctl.xnat.pipelines import Pipelines
 
     home = project or app.server().default_project
@@ -67,8 +66,7 @@ async def list_(app: App, *, project: str | None, shape: Shape) -> None:
             async with project_at(xnat, home):
                 rows = await _pipelines(app, pipelines, home, wrappers)
     rows += [_wrapper_row(one) for one in (wrappers or {}).values()]
-    columns = [Column(one) for one in ("name", "description", "version", "path")]
-    app.console.rows(rows, columns, key="name", shape=shape)
+    app.console.rows(rows, ["name", "description", "version", "path"], key="name", shape=shape)
 
 
 async def _pipelines(
@@ -346,9 +344,13 @@ async def jobs(
         }
         for one in found
     ]
-    names = ("job_id", "pipeline", "experiment", "project", "status", "start_time")
-    columns = [Column(name, "Job" if name == "job_id" else "") for name in names]
-    app.console.rows(rows, columns, key="job_id", shape=shape)
+    job = Column("job_id", "Job")
+    app.console.rows(
+        rows,
+        [job, "pipeline", "experiment", "project", "status", "start_time"],
+        key="job_id",
+        shape=shape,
+    )
 
 
 @pipeline.command("cancel")

@@ -63,8 +63,6 @@ async def list_(app: App, *, shape: Shape) -> None:
 
 
 async def run_list(app: App, shape: Shape) -> None:
-    from xnatctl.ui.console import Column
-
     async with app.xnat() as xnat:
         found = await xnat.list_projects()
     rows = [
@@ -72,8 +70,7 @@ async def run_list(app: App, shape: Shape) -> None:
         for one in found
     ]
     remember_projects(app.environ, xnat.url, [one.id for one in found])
-    columns = [Column("id"), Column("name"), Column("pi", "PI"), Column("description")]
-    app.console.rows(rows, columns, shape=shape)
+    app.console.rows(rows, ["id", "name", "pi", "description"], shape=shape)
 
 
 @project.command("show")

@@ -1,16 +1,20 @@
-"""`xnatctl resource`: list. What reads and writes files lives in modules of its own."""
+"""`xnatctl resource`: list, and what every command on resources needs to find them. What reads and
+writes files lives in modules of its own.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import asyncclick as click
 
 from xnatctl.errors import NotFound, UsageError
 
 from .group import Group, Lazy, option
-from .lookup import find_session
-from .options import SELECTION, list_options, project_option, subject_option
+from .lookup import find_session, missing
+from .options import SELECTION, Function, list_options, project_option, subject_option
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -33,23 +37,61 @@ resource = Group(
 FIELDS = ("label", "format", "file_count", "file_size", "content")
 
 
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What a resource hangs on, as it was typed beside the session."""
+
+    project: str | None
+    subject: str | None
+    scan: str | None
+    assessor: str | None
+
+    async def find(self, app: App, xnat: Xnat, session: str | None) -> Ref:
+        """Raises UsageError when nothing was named, NotFound."""
+        from xnatctl.model import Ref
+
+        if self.scan is not None and self.assessor is not None:
+            raise UsageError("--scan and --assessor name two different things")
+        if session is None:
+            if self.scan is not None or self.assessor is not None:
+                raise UsageError(
+                    "a scan or an assessor needs its session", hint="name it before the options"
+                )
+            return Ref(app.project(self.project), subject=self.subject)
+        found = await find_session(app, xnat, session, project=self.project, subject=self.subject)
+        ref = Ref(found.project, found.subject, found.label, found.id)
+        if self.assessor is not None:
+            return ref.at("assessors", await _assessor(xnat, ref, self.assessor), "out")
+        return ref.at("scans", self.scan) if self.scan is not None else ref
+
+
+def where_options(function: Function) -> Function:
+    """`-P -S --scan --assessor`, passed as `where: Where`."""
+
+    @project_option
+    @subject_option
+    @option("--scan", metavar="SCAN", group=SELECTION, help="Of one scan of the session.")
+    @option("--assessor", metavar="LABEL", group=SELECTION, help="Of one of its assessors.")
+    @functools.wraps(function)
+    def wrapped(
+        app: App,
+        *,
+        project: str | None,
+        subject: str | None,
+        scan: str | None,
+        assessor: str | None,
+        **rest: Any,
+    ) -> Any:
+        return function(app, where=Where(project, subject, scan, assessor), **rest)
+
+    return wrapped
+
+
 @resource.command("list")
 @click.argument("session", required=False)
-@project_option
-@subject_option
-@option("--scan", metavar="SCAN", group=SELECTION, help="Those of one scan of the session.")
-@option("--assessor", metavar="LABEL", group=SELECTION, help="Those of one of its assessors.")
+@where_options
 @list_options
-async def list_(
-    app: App,
-    *,
-    session: str | None,
-    project: str | None,
-    subject: str | None,
-    scan: str | None,
-    assessor: str | None,
-    shape: Shape,
-) -> None:
+async def list_(app: App, *, session: str | None, where: Where, shape: Shape) -> None:
     """List the resources of a session, a scan, a subject or a project.
 
     SESSION is an accession ID, or a label together with -P. Without it, -P lists those of the
@@ -63,57 +105,30 @@ async def list_(
     """
     from xnatctl.ui.console import Column
     from xnatctl.ui.render import size_cell
-    from xnatctl.xnat import paths
 
     async with app.xnat() as xnat:
-        ref = await find_owner(
-            app,
-            xnat,
-            session=session,
-            project=project,
-            subject=subject,
-            scan=scan,
-            assessor=assessor,
-        )
-        found = await xnat.rows(paths.resources(ref))
+        found = await resources_of(xnat, await where.find(app, xnat, session))
     rows = [{key: row.get(key, "") for key in FIELDS} for row in found]
-    titles = {"file_count": "Files", "file_size": "Size"}
-    columns = [Column(key, titles.get(key, ""), right=key in titles) for key in FIELDS]
-    columns[FIELDS.index("file_size")] = Column("file_size", "Size", right=True, show=size_cell)
-    app.console.rows(rows, columns, key="label", shape=shape)
+    app.console.rows(
+        rows,
+        [
+            "label",
+            "format",
+            Column("file_count", "Files", right=True),
+            Column("file_size", "Size", right=True, show=size_cell),
+            "content",
+        ],
+        key="label",
+        shape=shape,
+    )
 
 
-async def find_owner(
-    app: App,
-    xnat: Xnat,
-    *,
-    session: str | None,
-    project: str | None,
-    subject: str | None,
-    scan: str | None,
-    assessor: str | None = None,
-) -> Ref:
-    """What the resources hang on. Raises UsageError when nothing was named, NotFound."""
-    from xnatctl.model import Ref
+async def resources_of(xnat: Xnat, owner: Ref) -> list[dict[str, str]]:
+    """The rows of what hangs there. Raises NotFound, which names the owner."""
+    from xnatctl.xnat import paths
 
-    if scan is not None and assessor is not None:
-        raise UsageError("--scan and --assessor name two different things")
-    if session is None:
-        if scan is not None or assessor is not None:
-            raise UsageError(
-                "a scan or an assessor needs its session", hint="name it before the options"
-            )
-        if project is None and subject is None:
-            raise UsageError(
-                "nothing was named whose resources could be meant",
-                hint="name a session, or a project with -P",
-            )
-        return Ref(app.project(project), subject=subject)
-    found = await find_session(app, xnat, session, project=project, subject=subject)
-    ref = Ref(found.project, found.subject, found.label, found.id)
-    if assessor is not None:
-        return ref.at("assessors", await _assessor(xnat, ref, assessor), "out")
-    return ref.at("scans", scan) if scan is not None else ref
+    with missing(f"no {owner}"):
+        return await xnat.rows(paths.resources(owner))
 
 
 async def _assessor(xnat: Xnat, session: Ref, name: str) -> str:

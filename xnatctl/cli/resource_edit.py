@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,20 +10,16 @@ import asyncclick as click
 
 from xnatctl.errors import BadReply, NotFound, UsageError
 
-from .changes import planned
+from .changes import Change, carry_out, planned
 from .endurance import endurance_options
 from .group import command, option
 from .options import (
-    SELECTION,
     TRANSFER,
-    Function,
     dry_run_option,
-    project_option,
-    subject_option,
     workers_option,
     yes_option,
 )
-from .resource import FIELDS, find_owner
+from .resource import FIELDS, Where, resources_of, where_options
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -35,50 +29,6 @@ if TYPE_CHECKING:
 
 REFRESHES = ("checksum", "delete", "append", "populateStats")
 USUAL = ("append", "checksum", "populateStats")
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """What a resource hangs on, as it was typed beside the positional words."""
-
-    project: str | None
-    subject: str | None
-    scan: str | None
-    assessor: str | None
-
-    async def find(self, app: App, xnat: Xnat, session: str | None) -> Ref:
-        project = self.project or (app.project(None) if session is None else None)
-        return await find_owner(
-            app,
-            xnat,
-            session=session,
-            project=project,
-            subject=self.subject,
-            scan=self.scan,
-            assessor=self.assessor,
-        )
-
-
-def where_options(function: Function) -> Function:
-    """`-P -S --scan --assessor`, passed as `where: Where`."""
-
-    @project_option
-    @subject_option
-    @option("--scan", metavar="SCAN", group=SELECTION, help="Of one scan of the session.")
-    @option("--assessor", metavar="LABEL", group=SELECTION, help="Of one of its assessors.")
-    @functools.wraps(function)
-    def wrapped(
-        app: App,
-        *,
-        project: str | None,
-        subject: str | None,
-        scan: str | None,
-        assessor: str | None,
-        **rest: Any,
-    ) -> Any:
-        return function(app, where=Where(project, subject, scan, assessor), **rest)
-
-    return wrapped
 
 
 def _split(words: tuple[str, ...], *names: str) -> tuple[str | None, tuple[str, ...]]:
@@ -94,9 +44,7 @@ def _split(words: tuple[str, ...], *names: str) -> tuple[str | None, tuple[str, 
 
 async def _find(xnat: Xnat, owner: Ref, label: str) -> dict[str, str]:
     """The row of a resource. Raises NotFound."""
-    from xnatctl.xnat import paths
-
-    for row in await xnat.rows(paths.resources(owner)):
+    for row in await resources_of(xnat, owner):
         if label in (row.get("label"), row.get("xnat_abstractresource_id")):
             return row
     raise NotFound(f"no resource {label} of {owner}", hint="see `xnatctl resource list`")
@@ -262,7 +210,7 @@ def _show_report(
 @dry_run_option
 async def delete(
     app: App, *, words: tuple[str, ...], where: Where, yes: bool, dry_run: bool
-) -> None:
+) -> int:
     """Delete a resource with its files.
 
     \b
@@ -271,25 +219,24 @@ async def delete(
       xnatctl resource delete -P STUDY -S SUB001 QC --yes
     """
     from xnatctl.routes import check_editable
-    from xnatctl.xnat import paths
 
     session, (label,) = _split(words, "LABEL")
     async with app.xnat() as xnat:
         owner = await where.find(app, xnat, session)
         row = await _find(xnat, owner, label)
         await check_editable(xnat, owner.project)
-        words_ = f"{label} of {replace(owner, resource=None)}, {row.get('file_count') or 0} files"
-        if not (yes or dry_run):
-            app.console.confirm(f"Delete resource {words_}?")
-        if not dry_run:
-            number = row.get("xnat_abstractresource_id") or label
+        number = row.get("xnat_abstractresource_id") or label
+
+        async def do() -> None:
             await xnat.delete_resource(owner.in_resource(number))
-            left = await xnat.rows(paths.resources(owner))
+            left = await resources_of(xnat, owner)
             if any(one.get("xnat_abstractresource_id") == number for one in left):
-                raise BadReply(f"{xnat.name} answered well and still has resource {words_}")
-    app.console.say(f"{'would delete' if dry_run else 'deleted'} resource {words_}")
-    if app.console.is_machine:
-        app.console.document({"success": True, "resource": label, "dry_run": dry_run})
+                raise BadReply(f"{xnat.name} answered well and still has resource {label}")
+
+        what = f"resource {label} of {owner}"
+        change = Change("delete", what, do, f"{row.get('file_count') or 0} files")
+        question = f"Delete {what} with its files?"
+        return await carry_out(app, [change], question=question, yes=yes, dry_run=dry_run)
 
 
 @command("refresh")

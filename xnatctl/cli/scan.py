@@ -49,9 +49,12 @@ async def list_(
     async with app.xnat() as xnat:
         found = await find_session(app, xnat, session, project=project, subject=subject)
         scans = await xnat.list_scans(found.id)
-    columns = [Column("id"), *map(Column, ("type", "series_description", "quality"))]
-    columns.append(Column("frames", right=True))
-    app.console.rows([_row(one) for one in scans], columns, shape=shape)
+    frames = Column("frames", right=True)
+    app.console.rows(
+        [_row(one) for one in scans],
+        ["id", "type", "series_description", "quality", frames],
+        shape=shape,
+    )
 
 
 @scan.command("show")

@@ -102,10 +102,7 @@ async def sessions_of(
 
 
 def _print(app: App, rows: list[dict[str, str]], shape: Shape) -> None:
-    from xnatctl.ui.console import Column
-
-    columns = [Column("id"), *map(Column, ("label", "subject", "date", "modality"))]
-    app.console.rows(rows, columns, shape=shape)
+    app.console.rows(rows, ["id", "label", "subject", "date", "modality"], shape=shape)
 
 
 @session.command("show")

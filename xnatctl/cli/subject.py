@@ -58,8 +58,9 @@ async def run_list(app: App, project: str, shape: Shape) -> None:
     rows = [
         {"id": one.id, "label": one.label, "sessions": counts.get(one.id, 0)} for one in subjects
     ]
-    columns = [Column("id"), Column("label"), Column("sessions", right=True)]
-    app.console.rows(rows, columns, key="label", shape=shape)
+    app.console.rows(
+        rows, ["id", "label", Column("sessions", right=True)], key="label", shape=shape
+    )
 
 
 @subject.command("show")

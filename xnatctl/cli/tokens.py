@@ -58,7 +58,6 @@ async def list_(app: App, *, shape: Shape) -> None:
     Examples:
       xnatctl auth token list
     """
-    from xnatctl.ui.console import Column
     from xnatctl.xnat.admin import Admin
 
     async with app.xnat() as xnat:
@@ -73,7 +72,7 @@ async def list_(app: App, *, shape: Shape) -> None:
         }
         for one in found
     ]
-    columns = [Column(name) for name in ("alias", "username", "created", "expires", "enabled")]
+    columns = ["alias", "username", "created", "expires", "enabled"]
     app.console.rows(rows, columns, key="alias", shape=shape)
 
 

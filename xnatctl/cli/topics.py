@@ -149,14 +149,14 @@ def _command_help(words: tuple[str, ...]) -> str:
 
     found: click.Command = root
     ctx = click.Context(root, info_name="xnatctl")
-    for word in words:
+    for at, word in enumerate(words):
         below = found.get_command(ctx, word) if isinstance(found, Group) else None
         if below is None:
             known = [*TOPICS, *(found.list_commands(ctx) if isinstance(found, Group) else ())]
-            close = get_close_matches(word, known, n=1)
+            close, before = get_close_matches(word, known, n=1), words[:at]
             raise UsageError(
                 f"there is no topic or command {' '.join(words)!r}",
-                hint=f"xnatctl help {close[0]}" if close else "xnatctl help",
+                hint=" ".join(["xnatctl help", *before, *close]),
             )
         found = below
         ctx = click.Context(found, info_name=word, parent=ctx)

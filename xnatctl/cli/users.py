@@ -36,7 +36,6 @@ async def list_(app: App, *, active: bool, shape: Shape) -> None:
       xnatctl admin user list --filter 'enabled:false'
       xnatctl admin user list --active -o json
     """
-    from xnatctl.ui.console import Column
     from xnatctl.xnat.admin import Admin
 
     async with app.xnat() as xnat:
@@ -58,7 +57,7 @@ async def list_(app: App, *, active: bool, shape: Shape) -> None:
         rows = [row | {"sessions": sessions.get(str(row["username"]), 0)} for row in rows]
         rows = [row for row in rows if row["sessions"]]
         names.append("sessions")
-    app.console.rows(rows, [Column(name) for name in names], key="username", shape=shape)
+    app.console.rows(rows, names, key="username", shape=shape)
 
 
 @user.command("show")
@@ -88,14 +87,13 @@ async def groups(app: App, *, username: str, shape: Shape) -> None:
     Examples:
       xnatctl admin user groups smith
     """
-    from xnatctl.ui.console import Column
     from xnatctl.xnat.admin import Admin
 
     async with app.xnat() as xnat:
         with _known(xnat, username):
             found = await Admin(xnat).groups(username)
     rows = [{"group": one} for one in found]
-    app.console.rows(rows, [Column("group")], key="group", shape=shape)
+    app.console.rows(rows, ["group"], key="group", shape=shape)
 
 
 @user.command("add")
@@ -179,7 +177,6 @@ async def roles(
       xnatctl admin user roles smith
       xnatctl admin user roles smith --grant Administrator --yes
     """
-    from xnatctl.ui.console import Column
     from xnatctl.xnat.admin import Admin
 
     async with app.xnat() as xnat:
@@ -194,7 +191,7 @@ async def roles(
         if grant or revoke:
             question = f"Change the roles of {username}?"
             return await carry_out(app, changes, question=question, yes=yes, dry_run=dry_run)
-    app.console.rows([{"role": one} for one in held], [Column("role")], key="role")
+    app.console.rows([{"role": one} for one in held], ["role"], key="role")
     return 0
 
 

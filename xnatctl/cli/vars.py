@@ -197,7 +197,5 @@ def _words(values: Mapping[str, str]) -> str:
 
 
 def _print(app: App, values: Mapping[str, str], shape: Shape) -> None:
-    from xnatctl.ui.console import Column
-
     rows = [{"name": name, "value": value} for name, value in values.items()]
-    app.console.rows(rows, [Column("name"), Column("value")], key="name", shape=shape)
+    app.console.rows(rows, ["name", "value"], key="name", shape=shape)

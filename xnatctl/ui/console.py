@@ -43,7 +43,7 @@ class Column:
 
     @property
     def words(self) -> str:
-        short = self.key.upper() if self.key in ("id", "url") else ""
+        short = self.key.upper() if self.key in ("id", "url", "pi", "vr") else ""
         return self.title or short or self.key.replace("_", " ").capitalize()
 
 
@@ -138,12 +138,13 @@ class Console:
     def rows(
         self,
         rows: Sequence[Row],
-        columns: Sequence[Column],
+        columns: Sequence[Column | str],
         *,
         key: str = "id",
         shape: Shape = Shape(),  # noqa: B008
     ) -> None:
         """A list. `columns` are shown in tables; JSON has every field. `-q` prints `key` alone."""
+        columns = [one if isinstance(one, Column) else Column(one) for one in columns]
         names = [column.key for column in columns]
         picked = chosen(names, rows, shape)
         kept = shaped(rows, names, shape)
