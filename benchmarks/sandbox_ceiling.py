@@ -21,6 +21,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from xnatctl.sandbox.bodies import Generated, chunks
@@ -35,6 +36,7 @@ asyncio.run(run(Path(sys.argv[1]), announce=lambda s: print(s.url, flush=True)))
 """
 TICK = os.sysconf("SC_CLK_TCK")
 MOST_MEMORY = 150
+MANY = 2000
 
 
 def cpu_seconds(pid: int) -> float:
@@ -132,14 +134,45 @@ def ceiling(size: int) -> None:
             packed_up = ["-X", "PUT", "-T", str(archive), "-H", "Content-Type: application/zip",
                          f"{base}/unpacked/files/b.zip?inbody=true&extract=true"]  # fmt: skip
             measure("PUT a zip that is unpacked", pid, archive.stat().st_size, packed_up)
-            count = 2000
-            names = f"{base}/small/files/[0-{count - 1}].bin"
-            login = ["curl", "-sS", "-u", "admin:admin", f"{url}/data/JSESSION"]
-            session = subprocess.run(login, check=True, capture_output=True, text=True).stdout
-            began = time.perf_counter()
-            curl("-Z", "--parallel-max", "8", "-b", f"JSESSIONID={session}", names)
-            rate = count / (time.perf_counter() - began)
-            print(f"{'GET 2,000 files of 100 kB, 8 at once':<44}{rate:>8.0f} files/s")
+        small(root)
+
+
+def small(root: Path) -> None:
+    """Many small bodies: one request each, or all in one archive."""
+    tiny, each = root / "tiny", 2000
+    tiny.write_bytes(b"".join(chunks(Generated(each, 7))))
+    archive = root / "tiny.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for number in range(MANY):
+            packed.writestr(f"{number}.bin", b"".join(chunks(Generated(each, number % 256))))
+    with served(root / "sandbox") as (url, pid):
+        base = f"{url}/data/projects/P/resources"
+        login = ["curl", "-sS", "-u", "admin:admin", f"{url}/data/JSESSION"]
+        session = subprocess.run(login, check=True, capture_output=True, text=True).stdout
+        cookie = ["-b", f"JSESSIONID={session}"]
+        eight = ["-Z", "--parallel-max", "8", *cookie]
+        packed_up = ["-X", "PUT", "-T", str(archive), "-H", "Content-Type: application/zip",
+                     f"{base}/tiny/files/b.zip?inbody=true&extract=true"]  # fmt: skip
+        put = ["-T", str(tiny), "-H", "Content-Type: application/octet-stream", "-H", "Expect:"]
+        last = f"[0-{MANY // 8 - 1}].bin?inbody=true"
+        work = {
+            "PUT a zip of them that is unpacked": [packed_up],
+            "GET a zip of them": [[f"{base}/tiny/files?format=zip"]],
+            "list them": [[f"{base}/tiny/files"]],
+            "GET each, 8 at once": [[*eight, f"{base}/tiny/files/[0-{MANY - 1}].bin"]],
+            # One after another into each of eight resources, as a resource takes no two at once.
+            "PUT each, 8 at once": [
+                [*cookie, *put, f"{base}/r{number}/files/{last}"] for number in range(8)
+            ],
+        }
+        print(f"{MANY:,} files of {each:,} bytes")
+        for name, curls in work.items():
+            before, began = cpu_seconds(pid), time.perf_counter()
+            with ThreadPoolExecutor(len(curls)) as pool:
+                list(pool.map(lambda words: curl(*words), curls))
+            seconds = time.perf_counter() - began
+            used = (cpu_seconds(pid) - before) / MANY * 1000
+            print(f"{name:<44}{MANY / seconds:>8,.0f} files/s {used:>7.2f} CPU ms each")
 
 
 def large(size: int) -> bool:

@@ -261,8 +261,7 @@ async def test_the_series_filter_drops_series_silently(xnat: Client) -> None:
 
 async def test_an_idle_session_archives_itself_half_done(start: Start) -> None:
     client = await start(idle_build_s=0.1, sweep_s=0.05)
-    await fill(client)
-    await client("PUT /data/projects/P/prearchive_code/4")
+    await client("PUT /data/projects/P")
     await send(client)
     for _ in range(100):
         if not entries(client):

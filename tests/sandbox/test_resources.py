@@ -461,7 +461,9 @@ async def test_the_files_of_many_resources_are_one_catalog(xnat: Client) -> None
     await xnat.put(f"{FILES}/a", b"1")
     await xnat.put(f"{SESSION}/resources/R/files/b", b"2")
     text = (await xnat(f"GET {SESSION}/files?all=true&format=xcat")).text
-    entries = [one.get("URI") for one in ET.fromstring(text).iter() if one.tag.endswith("entry")]
+    entries = [
+        one.get("URI", "") for one in ET.fromstring(text).iter() if one.tag.endswith("entry")
+    ]
     assert sorted(entries) == ["a", "b"]
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from . import documents
-from .bodies import Digests, Hasher, digest_file, safe_path
+from .bodies import Digests, Hasher, digest_file, move_file, safe_path
 from .dicom import anonymise
 from .prearchive import UNASSIGNED, Entry, Stored
 from .store import Item, Resource
@@ -309,18 +309,16 @@ async def _move_objects(
         if one.body == "disk":
             source = sandbox.prearchive.object_path(entry, one.scan, one.name)
             target = folder / safe_path(one.name)
-            target.parent.mkdir(parents=True, exist_ok=True)
             if script:
                 data = await asyncio.to_thread(anonymise, source.read_bytes(), script, variables)
                 hasher = Hasher()
                 hasher.feed(data)
                 digests = hasher.digests()
                 source.write_bytes(data)
-            source.rename(target)
+            move_file(source, target)
         rows.append((one, digests))
         if count % 200 == 199:
             await asyncio.sleep(0)
     with store.transaction():
-        for one, digests in rows:
-            store.catalog(resource, one.name, digests, body=one.body, stats=False)
+        store.catalog_all(resource, ((one.name, digests, one.body) for one, digests in rows))
         store.refresh_stats(resource)

@@ -139,6 +139,15 @@ def safe_path(path: str) -> str:
     return "/".join(safe_segment(part) for part in path.split("/"))
 
 
+def move_file(source: Path, target: Path) -> None:
+    """Move a file within a disk, making the folders that it needs."""
+    try:
+        source.rename(target)
+    except FileNotFoundError:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+
+
 def write_bytes(path: Path, data: bytes | bytearray) -> None:
     """Write a file whole, making its folders; an older one is replaced at once."""
     try:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 VERSION = 1
+PREARCHIVE_CODE = "4"
 
 _TABLES = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -185,6 +186,10 @@ class Database:
         """A setting of the site (scope `""`) or of a project (its ID)."""
         row = self.row("SELECT value FROM settings WHERE scope=? AND key=?", scope, key)
         return default if row is None else str(row[0])
+
+    def prearchive_code(self, project: str) -> str:
+        """What becomes of a project's arrivals; new projects archive them by themselves."""
+        return self.setting(project, "prearchive_code", PREARCHIVE_CODE)
 
     def set_setting(self, scope: str, key: str, value: str) -> None:
         """Store a setting of the site (scope `""`) or of a project (its ID)."""

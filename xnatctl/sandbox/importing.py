@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 _HANDLERS = ("DICOM-zip", "SI", "gradual-DICOM")
 _MEDIA = {"application/zip": ".zip", "application/x-tar": ".tar", "application/x-gtar": ".tar.gz"}
+_TOUCH_S = 0.02
 _LABEL = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -79,6 +80,11 @@ class Import:
     homes: dict[tuple[str, str, str], tuple[str, str, str]] = field(default_factory=dict)
     skipped: int = 0
     filtered: int = 0
+    script: str = ""
+    touched: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.script = self._script()
 
     @property
     def sandbox(self) -> Sandbox:
@@ -94,7 +100,7 @@ class Import:
         spool = Spool(self.call.store)
         head = bytearray()
         facts: Facts | None = None
-        script = self._script()
+        script = self.script
         try:
             async for piece in pieces:
                 if facts is None or script:
@@ -130,6 +136,7 @@ class Import:
         return rewrite_meta(head) if self.call.settings.rewrite_meta else head
 
     def _script(self) -> str:
+        """The site's script, which is the same for all objects of an import."""
         if self.options.get("prevent_anon") == "true" or not self.call.settings.anonymize_site:
             return ""
         return self.sandbox.script("")
@@ -154,7 +161,9 @@ class Import:
             status = 400 if self.handler == "gradual-DICOM" else 507
             raise Refusal(status, f"unable to store DICOM object: {problem.strerror}") from problem
         prearchive.add(entry, scan, wanted, digests, facts, body)
-        prearchive.touch(entry)
+        if time.time() - self.touched > _TOUCH_S:
+            self.touched = time.time()
+            prearchive.touch(entry)
 
     # ---- where it goes -------------------------------------------------------------------
 

@@ -213,13 +213,12 @@ class Prearchive:
 
     def path(self, entry: Entry) -> Path:
         """The folder of an entry."""
-        return (
-            self.store.root / "prearchive" / safe_segment(entry.project) / entry.timestamp
-        ) / safe_segment(entry.folder)
+        below = f"{safe_segment(entry.project)}/{entry.timestamp}/{safe_segment(entry.folder)}"
+        return self.store.root / "prearchive" / below
 
     def object_path(self, entry: Entry, scan: str, name: str) -> Path:
         """Where an object lies."""
-        return self.path(entry) / "SCANS" / safe_segment(scan) / "DICOM" / safe_path(name)
+        return self.path(entry) / f"SCANS/{safe_segment(scan)}/DICOM/{safe_path(name)}"
 
     def resource_path(self, entry: Entry, label: str) -> Path:
         """Where the files of a session's own resource lie."""
@@ -317,7 +316,7 @@ class Prearchive:
 
     def auto(self, entry: Entry) -> str:
         """The project's archiving rule as the table words it."""
-        code = self.store.setting(entry.project, "prearchive_code", "4")
+        code = self.store.prearchive_code(entry.project)
         return "Manual" if entry.project == UNASSIGNED else _AUTO.get(code, "Manual")
 
     def row(self, entry: Entry) -> dict[str, str]:

@@ -9,12 +9,13 @@ from aiohttp import web
 
 from . import automation, documents, finding, listing, processing, site
 from .accounts import DELETE, EDIT, GROUP_NAMES, READ, ROLES
+from .database import PREARCHIVE_CODE
 from .routing import Place
 from .store import Item
 from .web import Call, Refusal, empty, table, text
 
 _TEXTS = {
-    "prearchive_code": "4",
+    "prearchive_code": PREARCHIVE_CODE,
     "quarantine_code": "0",
     "current_arc": "arc001",
     "scan_type_mapping": "true",
@@ -249,7 +250,7 @@ def _accessible(call: Call, visible: list[Item]) -> web.Response:
                 "project_access_img": f"/@WEBAPP/images/{access}.gif",
                 "insert_date": project.inserted, "insert_user": project.author,
                 f"user_role_{number}": GROUP_NAMES.get(role, ""), "URI": _uri(project),
-                "prearchive_code": call.store.setting(project.code, "prearchive_code", "4"),
+                "prearchive_code": call.store.prearchive_code(project.code),
             }
         )  # fmt: skip
     return table(call, columns, rows)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 from typing import BinaryIO
 
-from .bodies import Digests, Hasher, write_bytes
+from .bodies import Digests, Hasher, move_file, write_bytes
 from .store import Store
 from .web import Call, Refusal
 
@@ -160,8 +160,7 @@ class Spool:
         if self.store.discard_bodies:
             return "none"
         if self._path is not None:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._path.replace(target)
+            move_file(self._path, target)
             self._path = None
         else:
             write_bytes(target, b"".join(self._pending))

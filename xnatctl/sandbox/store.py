@@ -30,7 +30,16 @@ from xml.etree import ElementTree as ET
 import msgspec
 
 from . import documents
-from .bodies import Digests, Generated, Hasher, digest, safe_path, safe_segment, write_bytes
+from .bodies import (
+    Digests,
+    Generated,
+    Hasher,
+    digest,
+    move_file,
+    safe_path,
+    safe_segment,
+    write_bytes,
+)
 from .database import Database
 from .vocabulary import KIND_TYPES, XSI_TYPE, root_of
 
@@ -794,8 +803,7 @@ class Store(Database):
             temporary.unlink()
             return "none"
         target = self.resource_folder(resource) / safe_path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.rename(target)
+        move_file(temporary, target)
         return "disk"
 
     def catalog(

@@ -90,7 +90,7 @@ def inspect(store: Store, sandbox: Any, only: str = "") -> Iterator[bytes]:
             "id": project.code, "accessibility": store.setting(
                 project.code, "accessibility", "private"
             ),
-            "prearchive_code": store.setting(project.code, "prearchive_code", "4"),
+            "prearchive_code": store.prearchive_code(project.code),
             "fields": store.fields(project),
             "resources": _resources(store, project),
         }  # fmt: skip
