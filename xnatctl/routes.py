@@ -466,7 +466,7 @@ async def export(
     desk.bus.add(seen)
     report = await run(desk, here, sink, selection, ends=ends)
     whole = not (report.interrupted or report.units_failed)
-    if report.dry_run or not (whole or work.exists()):
+    if report.dry_run or not work.is_dir():
         return Exported(report, work, finished=False)
     moment = datetime.now()
     gone: list[Row] = []

@@ -180,6 +180,8 @@ def test_a_resource_becomes_files(xnatctl: Call, signed_in: Sandbox, tmp_path: P
         (("resource", "download", "-P", "STUDY", "SUB1_MR1", "NOPE", "-f", "x.zip"), 5, "NOPE"),
         (("resource", "download", "-P", "STUDY", "X", "--scan", "3", "-f", "x.zip"), 2, "session"),
         (("resource", "download", "A", "B", "C", "-f", "x.zip"), 2, "two names"),
+        (("resource", "download", "A", "B", "-f", "x", "--extract", "y"), 2, "exclude each other"),
+        (line("--name", "../up"), 2, "--name ../up is not the name of one folder"),
     ],
 )
 def test_what_cannot_be_meant_is_said_in_a_sentence(
@@ -206,7 +208,7 @@ def test_a_file_where_a_folder_must_be_is_named_and_nothing_is_half_written(
     (out / "SUB1_MR1").write_text("in the way")
     done = xnatctl(*line("--out", str(out)))
     assert done.code == 1
-    assert "SUB1_MR1" in done.err
+    assert f"in the place of the file {out / 'SUB1_MR1'}; move it away" in done.err
     assert names(out) == ["SUB1_MR1"]
     done = xnatctl(*line("--out", str(out / "SUB1_MR1")))
     assert done.code == 1

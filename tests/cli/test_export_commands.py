@@ -222,10 +222,22 @@ def test_every_form_of_an_export_can_be_imported(
     assert xnatctl(*line).json()["files"] == 0
 
 
+def test_a_file_in_the_place_of_a_snapshot_is_named_and_the_one_before_stays(
+    xnatctl: Call, signed_in: Sandbox, out: Path
+) -> None:
+    line = ("project", "export", "-P", "STUDY", "--out", str(out), "--snapshot")
+    assert xnatctl(*line).code == 0
+    (out / ".unfinished").write_text("in the way")
+    done = xnatctl(*line)
+    assert done.code == 1
+    assert f"in the place of the file {out / '.unfinished'}; move it away" in done.err
+    assert xnatctl("local", "verify", str(out)).code == 0
+
+
 @pytest.mark.parametrize(
     ("spoil", "code", "words"),
     [
-        ("a file", 8, "1 files are missing from the export"),
+        ("a file", 8, "scans/3/resources/NIFTI/files/a.nii is missing from the export"),
         ("a document", 5, "session.xml is missing from the export"),
         ("broken XML", 8, "session.xml is not the document that was exported"),
     ],

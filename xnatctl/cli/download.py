@@ -339,9 +339,8 @@ async def resource_download(
         raise UsageError("two names at most are expected: SESSION and LABEL")
     file = file or old_file
     if (file is None) == (folder is None):
-        raise UsageError(
-            "say where the resource shall go", hint="-f FILE.zip for an archive, or --extract DIR"
-        )
+        wrong = "-f and --extract exclude each other" if file else "say where the resource shall go"
+        raise UsageError(wrong, hint="-f FILE.zip for an archive, or --extract DIR")
     place = {name: values.pop(name) for name in ("scan", "assessor", "reconstruction", "side")}
     manner = Manner(out=folder or (file or Path()).parent, **values)
 
@@ -447,6 +446,8 @@ def _of_session(
     from xnatctl.routes import Folder, Zip
 
     label = name or found.label
+    if "/" in label or label in (".", ".."):
+        raise UsageError(f"--name {label} is not the name of one folder")
     rules = narrow.rules() + ((Rule("scan", scans),) if scans else ())
     levels = narrow.levels()
     selection = Selection(

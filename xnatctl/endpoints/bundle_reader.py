@@ -276,9 +276,10 @@ class BundleReader:
         listed = (self._home / name for name in rows if "/files/" in name)
         lost = [path for path in listed if path not in seen and not path.is_file()]
         if lost:
+            more = f", and {len(lost) - 1} files more" if lost[1:] else ""
             raise Corrupt(
-                f"{len(lost)} files are missing from the export, {lost[0]} first",
-                hint=f"xnatctl local verify {self.name} names them; the export brings them again",
+                f"{lost[0]} is missing from the export{more}",
+                hint=f"xnatctl local verify {self.name} names all; the export brings them again",
             )
         return found
 

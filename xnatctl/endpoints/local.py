@@ -91,13 +91,16 @@ def _words(path: Path, verb: str = "written") -> Iterator[None]:
 
 
 def fault(error: OSError, path: Path, verb: str = "written") -> LocalFault:
+    blocked = path
+    with suppress(OSError):
+        blocked = next((one for one in (path, *path.parents) if one.is_file()), path)
     hints = {
         errno.ENOSPC: "free some space and run the same command again",
         errno.EDQUOT: "your quota is used up; free some space and run the same command again",
         errno.EROFS: "choose a folder that can be written with --out",
         errno.EACCES: "choose a folder that can be written with --out",
-        errno.ENOTDIR: "a file stands where a folder is needed; move it away",
-        errno.EEXIST: "a file stands where a folder is needed; move it away",
+        errno.ENOTDIR: f"a folder is needed in the place of the file {blocked}; move it away",
+        errno.EEXIST: f"a folder is needed in the place of the file {blocked}; move it away",
         errno.EISDIR: "a folder stands where a file is needed; move it away",
     }
     return LocalFault(

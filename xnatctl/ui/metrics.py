@@ -25,7 +25,7 @@ HELP = {
     "units_done": "Projects, subjects and sessions of which something arrived.",
     "units_kept": "Those that were there already.",
     "units_failed": "Those that failed.",
-    "left_behind": "Things that could not be carried, by their reasons.",
+    "left_behind": "Things that could not be carried.",
     "retries": "Attempts after the first.",
 }
 _LAST = re.compile(r"^xnatctl_run_last_success_time_seconds\{.*\} ([0-9.e+]+)$", re.MULTILINE)
