@@ -137,7 +137,8 @@ class Routing:
         lease = await self._read()
         if not lease.holders:
             return False
-        await self._write(replace(lease, **{"hand" if lease.hand else "code": code}))
+        wanted = replace(lease, hand=code) if lease.hand else replace(lease, code=code)
+        await self._write(wanted)
         return True
 
     async def set_by_hand(self, code: str) -> None:
