@@ -124,13 +124,13 @@ def worker(
     environ: Mapping[str, str] = LOGIN,
     host: str = "127.0.0.1",
     before: Sequence[str] = (),
-) -> Iterator[None]:
+) -> Iterator[subprocess.Popen[bytes]]:
     """A worker of that scheduler, with credentials of its own."""
     command = [*before, sys.executable, "-m", "distributed.cli.dask_worker", address]
     command += ["--nthreads", "8", "--no-dashboard", "--memory-limit", "0", "--host", host]
     command += ["--local-directory", str(home / "dask")]
-    with running(command, environ_of(home, environ)):
-        yield
+    with running(command, environ_of(home, environ)) as process:
+        yield process
 
 
 @contextmanager

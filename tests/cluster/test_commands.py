@@ -70,6 +70,20 @@ def test_workers_killed_at_random_lose_and_double_nothing(ends: Servers, seed: i
     assert is_whole(ends, mode)
 
 
+def test_a_worker_of_which_dask_takes_leave_is_started_again(ends: Servers) -> None:
+    events = ends.home / "1.jsonl"
+    # No process is back so soon: Dask gives it up as it does after 15 s on a busy machine.
+    hasty = {**LOGIN, "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "0.1s"}
+    process = transfer(ends, "--dicom", "copy", cluster="local:1", events=events, environ=hasty)
+    wait_for(process, events, "item_started")
+    for pid in workers_of(process.pid):
+        os.kill(pid, signal.SIGKILL)
+    code, _, err = finished(process)
+    assert code == 0, err
+    assert "it is run again" in err
+    assert is_whole(ends, "copy")
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_coordinator_killed_at_random_is_followed_by_one_that_finishes(
     ends: Servers, seed: int

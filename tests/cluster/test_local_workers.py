@@ -11,8 +11,13 @@ from dataclasses import replace
 import pytest
 
 from tests.cluster.conftest import TIMING, Bench, server
+from tests.cluster.deadly import DEADLY, DeadlyCrew
+from tests.cluster.processes import scheduler
+from tests.cluster.processes import worker as worker_of
 from tests.faults.judge import judge
 from xnatctl.cluster import coordinator, worker
+from xnatctl.cluster.coordinator import MOST_LEASES
+from xnatctl.cluster.crew import open_crew, parse_spec
 from xnatctl.cluster.wire import packed, versions
 from xnatctl.engine.events import Event, ItemDone, ItemStarted, Note, UnitDone, UnitPlanned
 from xnatctl.engine.runner import Stop
@@ -114,6 +119,47 @@ async def test_a_worker_that_was_given_up_cannot_write_over_the_result_of_anothe
     assert stored(bench, "copy")
     done = [one.outcome.key for one in bench.events if isinstance(one, UnitDone)]
     assert len(done) == len(set(done))
+
+
+@LONG
+async def test_a_unit_that_kills_its_workers_fails_by_name_and_takes_no_other_down(
+    bench: Bench,
+) -> None:
+    crew = bench.crew
+    bench.crew = DeadlyCrew(crew.client, crew.spec, crew.slots, crew.timing)
+    report = await bench.transfer(dicom="copy")
+    assert (report.exit_code, report.units_failed) == (1, 1)
+    assert [one.label for one in report.problems] == [DEADLY]
+    assert f"was lost with {MOST_LEASES} workers" in report.problems[0].error
+    bench.crew = crew
+    again = await bench.transfer(dicom="copy")
+    assert (again.exit_code, again.units_done) == (0, 1)
+    assert stored(bench, "copy")
+
+
+@LONG
+async def test_a_run_whose_workers_are_all_lost_says_so_and_the_next_one_goes_on(
+    bench: Bench,
+) -> None:
+    def kill(event: Event) -> None:
+        if isinstance(event, ItemDone):
+            process.terminate()
+
+    timing = replace(TIMING, arrive_s=1.0)
+    with scheduler(bench.folder) as address:
+        async with open_crew(parse_spec(address), slots=8, timing=timing) as bench.crew:
+            with worker_of(bench.folder, address) as process:
+                await bench.crew.client.wait_for_workers(1)
+                bench.watchers.append(kill)
+                with pytest.raises(Unreachable, match="no worker is left") as error:
+                    await bench.transfer(timing=timing)
+            assert error.value.exit_code == 4
+            assert error.value.hint.startswith("the same command goes on with what is left")
+            bench.watchers.clear()
+            with worker_of(bench.folder, address):
+                await bench.crew.client.wait_for_workers(1)
+                assert (await bench.transfer(timing=timing)).exit_code == 0
+    assert stored(bench, "copy")
 
 
 @LONG

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,7 +78,7 @@ def test_jobs_that_slurm_refuses_end_the_command_with_its_reason(
 
 
 def test_a_machine_without_the_batch_system_says_which_command_is_missing(ends: Servers) -> None:
-    here = {**LOGIN, "PATH": os.path.dirname("/opt/none/sbatch")}
+    here = {**LOGIN, "PATH": "/opt/none"}
     file = jobs_of("queue: transfer\ncores: 1\nmemory: 1GB\ninterface: lo", ends)
     code, _, err = finished(transfer(ends, cluster=file, environ=here))
     assert code == 2, err

@@ -20,81 +20,29 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
-from statistics import median
 from typing import Any
 from uuid import uuid4
 
 import anyio
-from distributed import Client, Future
+from distributed import Client
 
 from xnatctl.engine.events import Note, UnitPlanned
 from xnatctl.engine.life import Means, failed
-from xnatctl.engine.limits import Sample
 from xnatctl.engine.pace import Pace
 from xnatctl.engine.types import Unit, UnitOutcome
 from xnatctl.errors import Unreachable, XnatctlError, words
 
-from .wire import (
-    Ask,
-    Ends,
-    Held,
-    Hello,
-    Job,
-    Joined,
-    Letter,
-    News,
-    Order,
-    Result,
-    Timing,
-    packed,
-    unpacked,
-    versions,
-)
-from .worker import hello, join, leave, run_order, tell
+from .members import Lease, Member, Trouble, enlist, summed
+from .shares import Shares
+from .wire import Ask, Ends, Held, Job, Letter, News, Order, Result, Timing, packed, unpacked
+from .worker import leave, run_order, tell
 
 MOST_LEASES = 4
 """A unit that took so many workers down is given up; it may be what kills them."""
+MOST_TOGETHER = 2
+"""After so many it is run alone, so that it takes no others down, and none takes it."""
 BATCH_S = 0.005
-
-
-@dataclass(eq=False, slots=True)
-class Member:
-    """A worker as the coordinator sees it. `shares` and `held` are of the source's gate and the
-    sink's.
-    """
-
-    number: int
-    address: str
-    host: str
-    seat: str
-    places: int
-    heard: float
-    leases: dict[str, Lease] = field(default_factory=dict)
-    shares: tuple[int, int] = (0, 0)
-    held: tuple[int, int] = (0, 0)
-    peaks: tuple[int, int] = (0, 0)
-    talks: set[anyio.CancelScope] = field(default_factory=set)
-
-
-@dataclass(eq=False, slots=True)
-class Lease:
-    """A unit in the hands of a worker, until its result came or the worker is lost."""
-
-    token: str
-    member: Member
-    order: bytes = b""
-    future: Future | None = None
-    ended: anyio.Event = field(default_factory=anyio.Event)
-    result: Result | None = None
-    why_lost: str = ""
-
-    def end(self, result: Result | None = None, *, why_lost: str = "") -> None:
-        if not self.ended.is_set():
-            self.result, self.why_lost = result, why_lost
-            self.ended.set()
 
 
 class Coordinator:
@@ -120,13 +68,12 @@ class Coordinator:
         self._job: Job
         self._service: asyncio.Task[None]
         self._members: dict[str, Member] = {}
-        self._numbers = count()
+        self._shares: Shares
         self._joining: set[str] = set()
         self._refused: set[str] = set()
         self._outbox: list[Lease] = []
         self._finished: list[Lease] = []
         self._asks: list[tuple[Member, Ask]] = []
-        self._samples: dict[str, tuple[Sample, Sample]] = {}
         self._mail = asyncio.Event()
         self._freed = asyncio.Event()
         self._planned: set[str] = set()
@@ -146,6 +93,7 @@ class Coordinator:
             self._pace,
             self._is_local,
         )
+        self._shares = Shares(self._members, means.limits, rate=self._rate, tell=self._tell)
         self._client.subscribe_topic(self._job.topic, self._hear)
         try:
             await self._muster()
@@ -188,7 +136,7 @@ class Coordinator:
             ) from None
         troubles = await self._take_in(await self._workers())
         if troubles:
-            raise _summed(troubles, len(troubles) + len(self._members))
+            raise summed(troubles, len(troubles) + len(self._members))
         await self._share_out()
 
     async def _workers(self) -> dict[str, dict[str, Any]]:
@@ -199,48 +147,17 @@ class Coordinator:
         found: dict[str, dict[str, Any]] = identity["workers"]
         return found
 
-    async def _take_in(self, workers: dict[str, dict[str, Any]]) -> list[tuple[str, XnatctlError]]:
-        """New members; or what keeps them out, with the name of the host."""
-        addresses = list(workers)
-        greetings = await self._client.run(hello, workers=addresses, on_error="return")
-        hosts = {one: f"{workers[one]['host']}" for one in addresses}
-        troubles = []
-        fit = []
-        for address, greeting in greetings.items():
-            if isinstance(greeting, Hello):
-                hosts[address] = f"{greeting.host} ({workers[address]['host']})"
-                if trouble := _mismatch(greeting):
-                    troubles.append((hosts[address], trouble))
-                else:
-                    fit.append(address)
-            else:
-                troubles.append((hosts[address], _absent(greeting)))
-        answers = {}
-        if fit:
-            answers = await self._client.run(
-                join, packed(self._job), workers=fit, on_error="return"
-            )
-        for address, answer in answers.items():
-            if isinstance(answer, Joined):
-                self._members[address] = Member(
-                    number=next(self._numbers),
-                    address=address,
-                    host=hosts[address],
-                    seat=answer.seat,
-                    places=int(workers[address]["nthreads"]),
-                    heard=anyio.current_time(),
-                )
-            else:
-                known = answer if isinstance(answer, XnatctlError) else _absent(answer)
-                troubles.append((hosts[address], known))
+    async def _take_in(self, workers: dict[str, dict[str, Any]]) -> list[Trouble]:
+        members, troubles = await enlist(self._client, self._job, workers)
+        self._members.update({member.address: member for member in members})
         return troubles
 
     # --- units ---------------------------------------------------------------------------------
 
     async def run(self, unit: Unit) -> UnitOutcome:
         why = ""
-        for _ in range(MOST_LEASES):
-            lease = await self._leased()
+        for losses in range(MOST_LEASES):
+            lease = await self._leased(alone=losses >= MOST_TOGETHER)
             try:
                 known = await self._means.state.known(self._means.pair, unit.key)
                 lease.order = packed(Order(lease.member.seat, lease.token, unit, known))
@@ -256,37 +173,26 @@ class Coordinator:
             if lease.result is not None:
                 await self._remember(lease.result)
                 if lease.result.outcome is not None:
+                    self._planned.discard(unit.key)
                     return lease.result.outcome
             why = lease.why_lost or f"{lease.member.host} did not hear of us for too long"
             self._again += 1
             self._say(f"{unit.key}: {why}; it is run again", level="warning")
-        lost = Unreachable(f"{unit.key} was lost with {MOST_LEASES} workers", why=why)
+        lost = Unreachable(
+            f"{unit.key} was lost with {MOST_LEASES} workers",
+            why=why,
+            hint="it may be what ends them: look at the memory that they have, and into their logs",
+        )
         return failed(unit, lost)
 
-    async def _leased(self) -> Lease:
+    async def _leased(self, *, alone: bool) -> Lease:
         """A place at a worker that has a share of both budgets."""
-        while (member := self._pick()) is None:
+        while (member := self._shares.pick(alone=alone)) is None:
             self._freed.clear()
             await self._freed.wait()
-        lease = Lease(uuid4().hex, member)
+        lease = Lease(uuid4().hex, member, alone)
         member.leases[lease.token] = lease
         return lease
-
-    def _pick(self) -> Member | None:
-        busy = sum(1 for one in self._members.values() if one.leases)
-        most = self._most_at_work()
-        if busy > most:
-            return None  # the budget has shrunk: those who wait for a share come first
-        able = [
-            one
-            for one in self._members.values()
-            if min(one.shares) and len(one.leases) < one.places and (one.leases or busy < most)
-        ]
-        return min(able, key=lambda one: len(one.leases) / min(one.shares), default=None)
-
-    def _most_at_work(self) -> int:
-        limits = self._means.limits
-        return min(len(self._members), limits.source.limit, limits.sink.limit)
 
     def _give_back(self, lease: Lease) -> None:
         lease.member.leases.pop(lease.token, None)
@@ -388,7 +294,7 @@ class Coordinator:
                 self._planned.add(one.unit.key)
             self._means.bus.emit(one)
         if letter.samples is not None:
-            self._samples[member.address] = letter.samples
+            self._shares.note(member, letter.samples)
         if letter.asks:
             self._asks += [(member, ask) for ask in letter.asks]
             self._mail.set()
@@ -433,6 +339,7 @@ class Coordinator:
                     raise Unreachable(
                         "no worker is left",
                         why=f"none has come for {self._timing.arrive_s:.0f} s",
+                        hint="the same command goes on with what is left, once there are workers",
                     )
 
     async def _keep_shares(self) -> None:
@@ -441,11 +348,11 @@ class Coordinator:
         async with anyio.create_task_group() as tasks:
             while True:
                 await anyio.sleep(self._timing.beat_s)
-                self._absorb()
+                self._shares.absorb()
                 await self._share_out()
                 if anyio.current_time() - told >= self._timing.lease_s / 6:
                     told = anyio.current_time()
-                    tasks.start_soon(self._tell_all, News(rate=self._rate()))
+                    tasks.start_soon(self._tell_all, News())
 
     def _drop_lost(self, workers: Iterable[str], now: float) -> None:
         """Members that are gone, or whose lease has run out without an answer."""
@@ -458,7 +365,6 @@ class Coordinator:
 
     def _drop(self, member: Member, why: str) -> None:
         del self._members[member.address]
-        self._samples.pop(member.address, None)
         for talk in member.talks:
             talk.cancel()
         for lease in member.leases.values():
@@ -481,61 +387,13 @@ class Coordinator:
         finally:
             self._joining.discard(address)
 
-    def _absorb(self) -> None:
-        """What workers saw since the last beat goes to the gates, as of one host's clients."""
-        if not self._samples:
-            return
-        for address, (source, sink) in self._samples.items():
-            self._members[address].peaks = (source.peak, sink.peak)
-        for end, gate in enumerate((self._means.limits.source, self._means.limits.sink)):
-            peak = sum(one.peaks[end] for one in self._members.values())
-            gate.absorb(_merged([one[end] for one in self._samples.values()], peak))
-        self._samples.clear()
-
     async def _share_out(self) -> None:
-        """Bring the shares into line with the limits; never more in all than a limit allows.
-
-        What one gives up is handed on only when it is out of use there.
-        """
-        order = sorted(self._members.values(), key=lambda one: (not one.leases, one.number))
-        limits = (self._means.limits.source.limit, self._means.limits.sink.limit)
-        chosen = order[: self._most_at_work()]
-        parts = list(zip(*(_parts(limit, len(chosen)) for limit in limits), strict=True))
-        wanted = dict.fromkeys(order, (0, 0)) | dict(zip(chosen, parts, strict=True))
-        changing = [one for one in order if wanted[one] != one.shares or one.held > one.shares]
-        if not changing:
-            return
-        await self._give(
-            {one: _least(one.shares, wanted[one]) for one in changing},
-        )
-        free = [limits[end] - sum(_used(one, end) for one in order) for end in (0, 1)]
-        grown = {}
-        for one in chosen:
-            more = tuple(max(0, min(wanted[one][e] - one.shares[e], free[e])) for e in (0, 1))
-            if any(more):
-                free = [free[e] - more[e] for e in (0, 1)]
-                grown[one] = (one.shares[0] + more[0], one.shares[1] + more[1])
-        await self._give(grown)
+        await self._shares.share_out()
         self._freed.set()
 
-    async def _give(self, shares: dict[Member, tuple[int, int]]) -> None:
-        async def one(member: Member, mine: tuple[int, int]) -> None:
-            # Counted before it is told: what is under way may have arrived.
-            before, member.shares = member.shares, _most(member.shares, mine)
-            if await self._tell(member, News(shares=mine, rate=self._rate())):
-                member.shares = mine
-            else:
-                member.shares = _most(before, mine)
-
-        async with anyio.create_task_group() as tasks:
-            for member, mine in shares.items():
-                tasks.start_soon(one, member, mine)
-
     def _rate(self) -> float:
-        """Each member's part of a cap of bytes a second."""
-        if self._pace is None or self._pace.rate is None or not self._members:
-            return 0.0
-        return self._pace.rate.bytes_per_s / len(self._members)
+        rate = self._pace.rate if self._pace is not None else None
+        return rate.bytes_per_s if rate is not None else 0.0
 
     async def _tell_all(self, news: News) -> None:
         async with anyio.create_task_group() as tasks:
@@ -558,70 +416,8 @@ class Coordinator:
             self._drop(member, f"the worker at {member.host} has given up its units")
         if not isinstance(answer, Held):
             return False
-        member.heard, member.held = anyio.current_time(), answer.slots
+        member.heard, member.held = anyio.current_time(), answer.held
         return True
 
     def _say(self, text: str, *, level: str = "info") -> None:
         self._means.bus.emit(Note(text, level=level))
-
-
-def _merged(samples: list[Sample], peak: int) -> Sample:
-    firsts = [one.first_byte_s for one in samples if one.first_byte_s is not None]
-    return Sample(
-        seconds=max(one.seconds for one in samples),
-        bytes=sum(one.bytes for one in samples),
-        completions=sum(one.completions for one in samples),
-        refusals=sum(one.refusals for one in samples),
-        peak=peak,
-        first_byte_s=median(firsts) if firsts else None,
-        lag_s=median(one.lag_s for one in samples),
-    )
-
-
-def _parts(limit: int, among: int) -> list[int]:
-    each, more = divmod(limit, among) if among else (0, 0)
-    return [each + (number < more) for number in range(among)]
-
-
-def _least(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
-    return min(one[0], other[0]), min(one[1], other[1])
-
-
-def _most(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
-    return max(one[0], other[0]), max(one[1], other[1])
-
-
-def _used(member: Member, end: int) -> int:
-    return max(member.shares[end], member.held[end])
-
-
-def _mismatch(greeting: Hello) -> XnatctlError | None:
-    ours = versions()
-    differing = [
-        f"{name} {greeting.versions.get(name, 'missing')} there, {mine} here"
-        for name, mine in ours.items()
-        if greeting.versions.get(name) != mine
-    ]
-    if not differing:
-        return None
-    return XnatctlError(", ".join(differing), hint="install the same versions on every machine")
-
-
-def _absent(error: object) -> XnatctlError:
-    if isinstance(error, (ImportError, AttributeError)):
-        return XnatctlError(
-            f"xnatctl is missing there, or another version: {error}",
-            hint="pip install 'xnatctl[dask]' in the environment of every worker",
-        )
-    if isinstance(error, XnatctlError):
-        return error
-    return XnatctlError(words(error) if isinstance(error, BaseException) else str(error))
-
-
-def _summed(troubles: list[tuple[str, XnatctlError]], among: int) -> XnatctlError:
-    """One error for all, of the kind of the first."""
-    error = troubles[0][1]
-    told = [f"on {host}: {one}" for host, one in troubles]
-    error.message = f"{len(troubles)} of {among} workers cannot work"
-    error.why = "; ".join(told)
-    return error

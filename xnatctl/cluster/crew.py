@@ -11,6 +11,7 @@ submits with the job, so what is secret in it is taken out for as long as jobs a
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import tempfile
@@ -36,6 +37,7 @@ QUEUES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "ls
 HINT = "--cluster local:4, tcp://SCHEDULER:8786, or slurm:FILE.yaml (also pbs, sge, lsf)"
 
 ANY_PORT = "127.0.0.1:0"
+REVIVE_S = 1.0
 
 SECRET = frozenset(f"XNAT_{end}{kind}" for end in ("", "DEST_") for kind in ("PASS", "TOKEN"))
 """Variables that no batch system may see."""
@@ -212,7 +214,26 @@ async def _local(
         env=dict(environ),
         asynchronous=True,
     )
-    return await stack.enter_async_context(cluster)
+    await stack.enter_async_context(cluster)
+    keeping = asyncio.create_task(_keep_up(cluster, spec.count), name="xnatctl workers")
+    stack.push_async_callback(asyncio.wait, [keeping])
+    stack.callback(keeping.cancel)
+    return cluster
+
+
+async def _keep_up(cluster: Any, count: int) -> None:
+    """Start a worker again where Dask gives up: one that dies while it starts ends its nanny, and
+    what has not come back within 15 s is forgotten.
+    """
+    from distributed import Status
+
+    while True:
+        await asyncio.sleep(REVIVE_S)
+        for name, nanny in list(cluster.workers.items()):
+            if nanny.status in (Status.closed, Status.failed):
+                del cluster.workers[name]
+        if len(cluster.workers) < count:
+            cluster.scale(count)
 
 
 async def _queued(stack: AsyncExitStack, spec: Spec) -> Any:

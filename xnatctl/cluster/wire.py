@@ -26,6 +26,8 @@ from xnatctl.errors import XnatctlError
 
 Remember = Callable[[str, Mapping[str, str | None]], Awaitable[None]]
 MakeSink = Callable[[Remember], Sink]
+Share = tuple[int, int, int]
+"""Slots of the source's gate and of the sink's, and bytes a second, where they are capped."""
 
 
 class Ends(Protocol):
@@ -142,12 +144,11 @@ class Letter:
 class News:
     """From the coordinator to a worker; whatever it says, it renews the worker's lease.
 
-    `shares` are slots of the source's gate and the sink's, `answers` errors (or None) by the number
-    of what was asked, `stop` is why and with which exit code.
+    `share` is what it may use from now on, `answers` errors (or None) by the number of what was
+    asked, `stop` is why and with which exit code.
     """
 
-    shares: tuple[int, int] | None = None
-    rate: float = 0.0
+    share: Share | None = None
     stop: tuple[str, int] | None = None
     call_off: tuple[str, ...] = ()
     answers: tuple[tuple[int, XnatctlError | None], ...] = ()
@@ -155,9 +156,9 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A worker's answer to news: slots in use of the source's gate and the sink's."""
+    """A worker's answer to news: what is in use there."""
 
-    slots: tuple[int, int]
+    held: Share
 
 
 def versions() -> dict[str, str]:

@@ -149,7 +149,9 @@ class Post:
             async with self.job.ends.open() as (source, self._make_sink):
                 self._source = source
                 if self.job.pace is not None:
-                    self._source = Paced(source, self.job.pace, say=self._say)
+                    self._source = Paced(
+                        source, self.job.pace, say=self._say, stopped=self._stop.asked
+                    )
                 self._renewed = anyio.current_time()
                 self._ready.set()
                 async with anyio.create_task_group() as tasks:
@@ -232,11 +234,13 @@ class Post:
     def hear(self, news: News) -> Held:
         self._renewed = anyio.current_time()
         source, sink = self._limits.source, self._limits.sink
-        if news.shares is not None:
-            source.resize(news.shares[0])
-            sink.resize(news.shares[1])
-        if news.rate and self.job.pace is not None and self.job.pace.rate is not None:
-            self.job.pace.rate.bytes_per_s = news.rate
+        rate = self.job.pace.rate if self.job.pace is not None else None
+        if news.share is not None:
+            source.resize(news.share[0])
+            sink.resize(news.share[1])
+            if rate is not None and news.share[2]:
+                # Without a share nothing new begins, and what is under way ends as it was going.
+                rate.bytes_per_s = news.share[2]
         if news.stop is not None and not self._stop.asked.is_set():
             self._stop.ask(*news.stop)
         for token in news.call_off:
@@ -247,7 +251,8 @@ class Post:
             if answer := self._waiting.get(number):
                 answer.error = error
                 answer.came.set()
-        return Held((source.in_use, sink.in_use))
+        in_use = source.in_use, sink.in_use
+        return Held((*in_use, int(rate.bytes_per_s) if rate is not None and any(in_use) else 0))
 
     def _say(self, text: str) -> None:
         self._bus.emit(Note(text))
