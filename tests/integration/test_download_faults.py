@@ -61,91 +61,58 @@ async def fetch(bench: Bench, out: Path, how: str, *rules: Rule) -> Report:
         return await routes.download(desk, source, selection, into=into)
 
 
-async def made_good(bench: Bench, out: Path, how: str, fault: Fault) -> None:
-    """What goes wrong once costs an attempt and nothing else."""
-    bench.here.faults.add(replace(fault, nth=1))
+both = pytest.mark.parametrize("how", ["tree", "zip"])
+ONCE = {
+    "an archive that is cut": Fault(ZIPS, "cut", at=5000),
+    "a connection that is reset": Fault(ZIPS, "reset", at=5000),
+    "a login page with status 200": Fault(ZIPS, "login-page"),
+    "a login that ends in the middle": Fault(ZIPS, "expire-login"),
+    "an archive that lacks a file": Fault(ZIPS, "short-archive"),
+    "a server that is busy": Fault(ZIPS, "status", status=503),
+    "one flipped bit": Fault(ZIPS, "flip", at=3000),
+}
+ALWAYS = {
+    "cut bodies": (Fault(ZIPS, "cut", at=5000), Fault(FILES, "cut", at=100)),
+    "login pages": (Fault(ZIPS, "login-page"), Fault(FILES, "login-page")),
+    "flipped bits": (Fault(ZIPS, "flip", at=3000), Fault(FILES, "flip", at=50)),
+}
 
-    report = await fetch(bench, out, how)
 
-    assert bench.here.faults.unused() == []
+@both
+@pytest.mark.parametrize("what", ONCE)
+async def test_what_goes_wrong_once_costs_an_attempt_and_nothing_else(
+    demo: Bench, tmp_path: Path, how: str, what: str
+) -> None:
+    demo.here.faults.add(replace(ONCE[what], nth=1))
+
+    report = await fetch(demo, tmp_path / "out", how)
+
+    assert demo.here.faults.unused() == []
     assert report.exit_code == 0, report.problems
-    assert whole(bench, out) == at_server(bench)
+    assert whole(demo, tmp_path / "out") == at_server(demo)
 
 
-async def refused(bench: Bench, out: Path, how: str, *faults: Fault) -> None:
-    """What goes wrong always ends the command with a failure, and nothing has a final name that is
-    not whole; when the server is well again the same command brings it.
-    """
-    for fault in faults:
-        bench.here.faults.add(fault)
+@both
+@pytest.mark.parametrize("what", ALWAYS)
+async def test_what_goes_wrong_always_is_a_failure_leaves_nothing_and_recovers(
+    demo: Bench, tmp_path: Path, how: str, what: str
+) -> None:
+    out = tmp_path / "out"
+    for fault in ALWAYS[what]:
+        demo.here.faults.add(fault)
     one = (Rule("scan", ("2",)), Rule("resource", ("NIFTI",)))
 
-    report = await fetch(bench, out, how, *one)
+    report = await fetch(demo, out, how, *one)
 
     assert report.exit_code != 0
     assert report.problems or report.left
-    found = whole(bench, out)
-    assert found != at_server(bench, "2/NIFTI")
+    found = whole(demo, out)
+    assert found != at_server(demo, "2/NIFTI")
     if how == "zip":
         assert found == []
-    bench.here.faults.clear()
-    again = await fetch(bench, out, how, *one)
-    assert again.exit_code == 0
-    assert whole(bench, out) == at_server(bench, "2/NIFTI")
-
-
-both = pytest.mark.parametrize("how", ["tree", "zip"])
-
-
-@both
-async def test_an_archive_that_is_cut_is_asked_for_again(
-    demo: Bench, tmp_path: Path, how: str
-) -> None:
-    await made_good(demo, tmp_path / "out", how, Fault(ZIPS, "cut", at=5000))
-
-
-@both
-async def test_a_connection_that_is_reset_is_made_again(
-    demo: Bench, tmp_path: Path, how: str
-) -> None:
-    await made_good(demo, tmp_path / "out", how, Fault(ZIPS, "reset", at=5000))
-
-
-@both
-async def test_bodies_that_are_always_cut_are_a_failure_and_leave_nothing(
-    demo: Bench, tmp_path: Path, how: str
-) -> None:
-    cut = (Fault(ZIPS, "cut", at=5000), Fault(FILES, "cut", at=100))
-    await refused(demo, tmp_path / "out", how, *cut)
-
-
-@both
-async def test_a_login_page_with_status_200_is_no_archive(
-    demo: Bench, tmp_path: Path, how: str
-) -> None:
-    await made_good(demo, tmp_path / "out", how, Fault(ZIPS, "login-page"))
-
-
-@both
-async def test_login_pages_for_everything_are_a_failure_and_leave_nothing(
-    demo: Bench, tmp_path: Path, how: str
-) -> None:
-    pages = (Fault(ZIPS, "login-page"), Fault(FILES, "login-page"))
-    await refused(demo, tmp_path / "out", how, *pages)
-
-
-@both
-async def test_a_login_that_ends_in_the_middle_is_made_again(
-    demo: Bench, tmp_path: Path, how: str
-) -> None:
-    await made_good(demo, tmp_path / "out", how, Fault(ZIPS, "expire-login"))
-
-
-@both
-async def test_an_archive_that_lacks_a_file_is_asked_for_again(
-    demo: Bench, tmp_path: Path, how: str
-) -> None:
-    await made_good(demo, tmp_path / "out", how, Fault(ZIPS, "short-archive"))
+    demo.here.faults.clear()
+    assert (await fetch(demo, out, how, *one)).exit_code == 0
+    assert whole(demo, out) == at_server(demo, "2/NIFTI")
 
 
 @both
@@ -174,24 +141,6 @@ async def test_a_scan_that_answers_404_is_a_failure_and_the_others_arrive(
     assert any("scans/2/" in one for one in named)
     there = sorted((Counter(at_server(demo)) - Counter(at_server(demo, "2/"))).elements())
     assert whole(demo, tmp_path / "out") == (there if how == "tree" else [])
-
-
-@both
-async def test_a_server_that_is_busy_is_asked_again(demo: Bench, tmp_path: Path, how: str) -> None:
-    await made_good(demo, tmp_path / "out", how, Fault(ZIPS, "status", status=503))
-
-
-@both
-async def test_one_flipped_bit_is_found(demo: Bench, tmp_path: Path, how: str) -> None:
-    await made_good(demo, tmp_path / "out", how, Fault(ZIPS, "flip", at=3000))
-
-
-@both
-async def test_bits_that_are_always_flipped_are_a_failure_and_leave_nothing(
-    demo: Bench, tmp_path: Path, how: str
-) -> None:
-    flips = (Fault(ZIPS, "flip", at=3000), Fault(FILES, "flip", at=50))
-    await refused(demo, tmp_path / "out", how, *flips)
 
 
 @both
