@@ -2,9 +2,11 @@
 
 A relay holds a slot of each end, always the source's first. Three mechanisms, from gentle to hard:
 
-1. `Climb` widens the gate while that pays in delivered bytes (or files, where they are small), and
-   narrows it when the host refuses or answers much later than it could. Round-trip time alone says
-   nothing about bulk bodies, so goodput decides.
+1. `Climb` widens the gate while that pays in what is delivered, and narrows it when the host
+   refuses or answers much later than it could. Round-trip time alone says nothing about bulk
+   bodies, so goodput decides. Both gates of a relay see the same goodput: the source's leads, the
+   sink's gives way unless its own host refuses or less is delivered; else each would hold the
+   other down.
 2. After many failures in a row, or when a budget is spent that failures draw from and successes
    fill again, the gate closes: nothing is sent for a while, then one request at a time until one
    succeeds. What waits keeps its attempts.
@@ -13,6 +15,7 @@ A relay holds a slot of each end, always the source's first. Three mechanisms, f
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -27,9 +30,13 @@ from xnatctl.retry import Sleep
 
 Clock = Callable[[], float]
 
-WINDOW_S = 2.0
-WINDOW_COMPLETIONS = 8
-SMALL_BODY = 256 * 1024
+WINDOW_S = 0.1
+ENOUGH_BYTES = 16 * 2**20
+A_COMPLETION = 256 * 1024
+"""What the end of a request is worth in bytes: where files are small, that is what is delivered."""
+PRICE = 0.25
+LATE, SLOWER = 2.5, 1.3
+LAGGING_S = 0.05
 FAILURES_TO_CLOSE = 20
 BUDGET, FAILURE_COSTS = 500, 5
 """A host that fails more than one request in six for long is left alone for a while."""
@@ -50,70 +57,117 @@ class Sample:
 
     @property
     def goodput(self) -> float:
-        """Bytes a second; files a second where files are small. Compared within one host only."""
-        seconds = max(self.seconds, 1e-6)
-        if self.completions and self.bytes < SMALL_BODY * self.completions:
-            return self.completions / seconds
-        return self.bytes / seconds
+        """What was delivered by the second: bytes, and something for each completion."""
+        return (self.bytes + A_COMPLETION * self.completions) / max(self.seconds, 1e-6)
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """What a width brought: goodput, and how many times as long as it could a first byte took."""
+
+    limit: int
+    goodput: float
+    wait: float
 
 
 class Climb:
-    """The width of a gate, one step a window. Pure: windows in, a limit out."""
+    """The width of a gate, one step a window. Pure: windows in, a limit out.
 
-    HOLDS = (8, 16, 32, 60)
+    1. It widens by one and, from four on, doubles while that pays; then it tries a quarter more now
+       and then, or half, where the last try brought nearly its share.
+    2. It pays when goodput grows by the `price`-th power of what the width grew by; else it goes
+       back, and waits longer each time before it tries again.
+    3. Where answers begin later than they could, it also tries one step less, by the same rule.
+    4. A refusal, or answers that begin much later than they could, narrow it at once.
+    """
 
-    def __init__(self, *, start: int = 4, most: int = 16) -> None:
+    HOLDS = (2, 4, 8, 16, 32, 64)
+
+    def __init__(self, *, start: int = 2, most: int = 16, price: float = PRICE) -> None:
         self.most = most
-        self.limit = float(min(start, most))
+        self.limit = max(1, min(start, most))
+        self.is_fast = True
+        self._price = price
         self._hold = 0
-        self._fast = True
         self._misses = 0
-        self._before: tuple[float, float] | None = None
-        self._goodput: float | None = None
+        self._down = False
+        self._before: _Level | None = None
         self._quickest: float | None = None
 
     def step(self, sample: Sample) -> None:
         """Take in a window and set `limit` for the next."""
-        previous = self._goodput
-        current = sample.goodput
-        self._goodput = current if previous is None else 0.5 * previous + 0.5 * current
+        wait = self._wait(sample.first_byte_s)
+        here = _Level(self.limit, sample.goodput, wait)
+        went_down = self._before is not None and self._before.limit > self.limit
         if sample.refusals:
-            self._narrow(0.7, hold=10)
-        elif self._is_late(sample):
-            self._narrow(0.85, hold=5)
+            self._narrow(0.7)
+        elif wait > LATE and not went_down:
+            self._narrow(_share(wait), before=here)
+        elif sample.peak < 0.8 * self.limit:
+            self._before = None
         elif self._hold > 0:
             self._hold -= 1
-        elif sample.peak >= 0.8 * self.limit and sample.lag_s <= 0.05:
-            self._widen_or_return(current)
+        else:
+            self._try(here, may_widen=sample.lag_s <= LAGGING_S)
 
-    def _is_late(self, sample: Sample) -> bool:
-        if sample.first_byte_s is None:
-            return False
-        quickest = sample.first_byte_s if self._quickest is None else self._quickest * 1.002
-        self._quickest = min(quickest, sample.first_byte_s)
-        return sample.first_byte_s > 2.5 * self._quickest + 0.05
+    def _wait(self, first_byte_s: float | None) -> float:
+        """How many times as long as it could the first byte took; 50 ms more are nothing."""
+        if first_byte_s is None:
+            return 1.0
+        if self._quickest is None or self.limit == 1:
+            self._quickest = first_byte_s  # asked for alone, it is as quick as it can be
+        else:
+            self._quickest = min(self._quickest * 1.0005, first_byte_s)
+        return max(1.0, (first_byte_s - 0.05) / max(self._quickest, 1e-3))
 
-    def _narrow(self, factor: float, *, hold: int) -> None:
-        self.limit = max(1.0, self.limit * factor)
-        self._hold, self._fast, self._before = hold, False, None
+    def _narrow(self, share: float, *, before: _Level | None = None) -> None:
+        """Let a share of them in; out of a try upwards at most as many as before it."""
+        to = max(1, min(self.limit - 1, int(self.limit * share)))
+        if self._before is not None and self._before.limit < self.limit:
+            self._return(self._before, min(to, self._before.limit))
+        else:
+            self._before = before if to < self.limit else None
+            self.limit, self.is_fast = to, False
+            self._hold = self._misses = 0
+            self._down = to > 1
 
-    def _widen_or_return(self, goodput: float) -> None:
-        if self._before is not None:
-            limit, then = self._before
-            gained = (goodput - then) / max(then, 1e-9)
-            if gained < 0.25 * (self.limit - limit) / limit:
-                self.limit = limit
-                self._hold = self.HOLDS[min(self._misses, len(self.HOLDS) - 1)]
-                self._misses += 1
-                self._fast, self._before = False, None
+    def _return(self, before: _Level, limit: int) -> None:
+        """Go back from a try that did not pay, and wait before the next one upwards."""
+        may_pay = before.wait > SLOWER or not self._misses
+        self._down = may_pay and not self._down and limit > 1 and self._price > 0
+        self._hold = 0 if self._down else self.HOLDS[min(self._misses, len(self.HOLDS) - 1)]
+        self._misses += 1
+        self.limit, self._before, self.is_fast = limit, None, False
+
+    def _try(self, here: _Level, *, may_widen: bool) -> None:
+        step = max(1, self.limit // 4)
+        if self.is_fast and self.limit >= 4:
+            step = self.limit
+        before = self._before
+        if before is not None:
+            ratio, gain = here.limit / before.limit, here.goodput / before.goodput
+            if gain < math.pow(ratio, self._price):
+                if ratio < 1 and here.wait > LATE:
+                    # Answers take so long however many are asked for: that is what is quick now.
+                    self._quickest = None
+                self._return(before, before.limit)
                 return
             self._misses = 0
-        if self.limit >= self.most:
-            self._before = None
-            return
-        self._before = (self.limit, goodput)
-        wider = self.limit * 1.5 if self._fast else self.limit + max(1.0, 0.1 * self.limit)
-        self.limit = min(float(self.most), wider)
+            if gain > 0.8 * ratio > 0.8:
+                step = max(step, self.limit // 2)
+        self._down &= self.limit > 1
+        if self._down:
+            step = max(step, self.limit - int(self.limit * _share(here.wait)))
+        elif not may_widen:
+            step = 0
+        to = self.limit - step if self._down else self.limit + step
+        self.limit = max(1, min(self.most, to))
+        self._before = here if self.limit != here.limit else None
+
+
+def _share(wait: float) -> float:
+    """How many to let in where answers are so late, if a queue is why."""
+    return min(1.0, max(0.5, (LATE / wait) ** 0.5))
 
 
 @dataclass(slots=True)
@@ -124,6 +178,10 @@ class Use:
     started: float
     heard: bool = False
 
+    def begin(self) -> None:
+        """Count from now: what was waited for until here was another host."""
+        self.started = self.gate.now()
+
     def moved(self, count: int) -> None:
         if not self.heard:
             self.heard = True
@@ -132,14 +190,19 @@ class Use:
 
 
 class Gate:
-    """At most `limit` things with one host at a time. `fixed` switches the climb off."""
+    """At most `limit` things with one host at a time.
+
+    `fixed` switches the climb off. A gate that does not lead widens unless that loses something,
+    and does not ask how late first bytes are: they are the other end's.
+    """
 
     def __init__(
         self,
         name: str,
         *,
         most: int,
-        start: int = 4,
+        start: int = 2,
+        leads: bool = True,
         fixed: bool = False,
         probe_after: tuple[float, ...] = PROBE_AFTER_S,
         clock: Clock = time.monotonic,
@@ -150,10 +213,13 @@ class Gate:
         self.lag_s = 0.0
         self._sleep = sleep
         self._probe_after = probe_after
-        self._climb = None if fixed else Climb(start=start, most=most)
-        first = most if self._climb is None else int(self._climb.limit)
+        self._leads = leads
+        price = PRICE if leads else -PRICE
+        self._climb = None if fixed else Climb(start=start, most=most, price=price)
+        first = most if self._climb is None else self._climb.limit
         self._limiter = anyio.CapacityLimiter(first)
-        self._opened = clock()
+        self._opened = self._changed = clock()
+        self._settling = 0
         self._bytes = self._completions = self._refusals = self._peak = 0
         self._first_bytes: deque[float] = deque(maxlen=64)
         self._failures = 0
@@ -195,20 +261,25 @@ class Gate:
 
     @asynccontextmanager
     async def _counted(self) -> AsyncIterator[Use]:
+        use = Use(self, self.now())
         try:
-            yield Use(self, self.now())
+            yield use
         except (Busy, ServerFault, Unreachable) as error:
             if error.blame in ("", self.name):
-                self._refused()
+                # What began before the gate was last changed says nothing of its width now.
+                self._refused(is_news=use.started >= self._changed)
             raise
         else:
             self._succeeded()
 
     def delivered(self, count: int) -> None:
         self._bytes += count
+        if self._bytes >= ENOUGH_BYTES:
+            self._tick()
 
     def first_byte(self, seconds: float) -> None:
-        self._first_bytes.append(seconds)
+        if self._leads:
+            self._first_bytes.append(seconds)
 
     # --- a gate that is shared out over processes ----------------------------------------------
 
@@ -240,8 +311,8 @@ class Gate:
         self._completions += 1
         self._tick()
 
-    def _refused(self) -> None:
-        self._refusals += 1
+    def _refused(self, *, is_news: bool) -> None:
+        self._refusals += is_news
         self._failures += 1
         self._budget -= FAILURE_COSTS
         if self._failures >= FAILURES_TO_CLOSE or self._budget < 0:
@@ -253,14 +324,26 @@ class Gate:
 
     def _tick(self) -> None:
         """Close the window when it is long and full enough, and let the climb take a step."""
-        if self._climb is None:
+        climb = self._climb
+        if climb is None:
             return
-        seconds = self.now() - self._opened
+        now = self.now()
         done = self._completions + self._refusals
-        if seconds < WINDOW_S or (done < WINDOW_COMPLETIONS and not self._refusals):
+        if self._settling and not self._refusals:
+            # What ends first after a change began before it.
+            if done >= self._settling or self._bytes >= ENOUGH_BYTES:
+                self._settling = 0
+                self._begin_window()
             return
-        self._climb.step(self._sample())
-        self._limiter.total_tokens = max(1, int(self._climb.limit))
+        seconds, enough = (WINDOW_S, 4) if climb.is_fast else (2 * WINDOW_S, 8)
+        is_full = done >= max(enough, 2 * climb.limit) or self._bytes >= ENOUGH_BYTES
+        if not self._refusals and (now - self._opened < seconds or not is_full):
+            return
+        before = climb.limit
+        climb.step(self._sample())
+        if climb.limit != before:
+            self._limiter.total_tokens = climb.limit
+            self._changed, self._settling = now, self._peak
         self._begin_window()
 
     def _sample(self) -> Sample:
@@ -293,7 +376,7 @@ class Limits:
         """Gates that never let more than `workers` in."""
         return cls(
             Gate("source", most=workers, probe_after=probe_after),
-            Gate("sink", most=workers, probe_after=probe_after),
+            Gate("sink", most=workers, leads=False, probe_after=probe_after),
         )
 
     async def watch_lag(self, every: float = 0.1) -> None:
