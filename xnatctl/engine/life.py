@@ -301,6 +301,7 @@ class UnitRun:
     async def _once(self, unit: Unit, item: Item, moved: _Meter) -> None:
         limits = self._run.limits
         async with limits.source.slot() as reading, limits.sink.slot() as writing:
+            reading.begin()
 
             def count(some: int) -> None:
                 moved(some)
