@@ -100,7 +100,8 @@ class Shares:
         grown = {}
         for one in chosen:
             more = [max(0, min(wanted[one][at] - one.share[at], free[at])) for at in KINDS]
-            if any(more):
+            # Without a part of the cap its slots would know none; the next time there is one.
+            if any(more) and (not cap or one.share[2] + more[2]):
                 free = [free[at] - more[at] for at in KINDS]
                 grown[one] = _each(lambda old, plus: old + plus, one.share, more)
         await self._give(grown)
