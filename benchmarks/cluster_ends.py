@@ -99,7 +99,7 @@ class Discard:
     async def put_many(self, unit: Unit, item: Item, events: AsyncIterator[ZipEvent]) -> None:
         async for _ in events:
             pass
-        self._taken = {item.key: Stamp(count=len(item.members))}
+        self._taken = {item.key: Stamp(objects=len(item.members))}
 
     async def seal(self, unit: Unit, stage: int) -> None: ...
 

@@ -580,8 +580,7 @@ _MADE_BY_UNIX = 3 << 8
 _FILE_MODE = (stat.S_IFREG | 0o644) << 16
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
+class _Written(NamedTuple):
     name: bytes
     flags: int
     method: int

@@ -92,10 +92,10 @@ def verdict_on(
         (Stamp(None, A), Stamp(1, A), True),
         (Stamp(None, A), Stamp(1, B), False),
         (Stamp(None, ""), Stamp(7, ""), True),
-        (Stamp(count=2), Stamp(count=2), True),
-        (Stamp(count=2), Stamp(count=3), False),
-        (Stamp(count=2, uid="1"), Stamp(count=2, uid="2"), False),
-        (Stamp(count=2, uid="1"), Stamp(count=2), True),
+        (Stamp(objects=2), Stamp(objects=2), True),
+        (Stamp(objects=2), Stamp(objects=3), False),
+        (Stamp(objects=2, uid="1"), Stamp(objects=2, uid="2"), False),
+        (Stamp(objects=2, uid="1"), Stamp(objects=2), True),
     ],
 )
 def test_stamps_are_equal_as_far_as_both_sides_know(left: Stamp, right: Stamp, equal: bool) -> None:
@@ -174,12 +174,12 @@ def test_a_document_is_written_unless_it_is_known_to_be_unchanged(
     ("there", "known", "verdict"),
     [
         (None, {}, Verdict.COPY),
-        (Stamp(count=3, uid="1.2.3"), {}, Verdict.KEEP),
-        (Stamp(count=3), {}, Verdict.KEEP),
-        (Stamp(count=3), {"scans/1/resources/DICOM": A}, Verdict.KEEP),
-        (Stamp(count=3), {"scans/1/resources/DICOM": B}, Verdict.CONFLICT),
-        (Stamp(count=2), {}, Verdict.CONFLICT),
-        (Stamp(count=3, uid="1.2.4"), {}, Verdict.CONFLICT),
+        (Stamp(objects=3, uid="1.2.3"), {}, Verdict.KEEP),
+        (Stamp(objects=3), {}, Verdict.KEEP),
+        (Stamp(objects=3), {"scans/1/resources/DICOM": A}, Verdict.KEEP),
+        (Stamp(objects=3), {"scans/1/resources/DICOM": B}, Verdict.CONFLICT),
+        (Stamp(objects=2), {}, Verdict.CONFLICT),
+        (Stamp(objects=3, uid="1.2.4"), {}, Verdict.CONFLICT),
     ],
 )
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -39,15 +39,15 @@ DOCUMENT = Item("session.xml", "document", "session.xml", REF, digest=A)
         (ARCHIVE, {"R/files/a": Stamp(10, A), "R/files/b": Stamp(20, B)}, {}),
         (ARCHIVE, {"R/files/a": Stamp(10, A)}, {"R/files/b": "missing"}),
         (ARCHIVE, {}, {"R/files/a": "missing", "R/files/b": "missing"}),
-        (SCAN, {"scans/1/resources/DICOM": Stamp(count=2, uid="1.2")}, {}),
+        (SCAN, {"scans/1/resources/DICOM": Stamp(objects=2, uid="1.2")}, {}),
         (
             SCAN,
-            {"scans/1/resources/DICOM": Stamp(count=1, uid="1.2")},
+            {"scans/1/resources/DICOM": Stamp(objects=1, uid="1.2")},
             {"scans/1/resources/DICOM": "2 objects here, 1 there"},
         ),
         (
             SCAN,
-            {"scans/1/resources/DICOM": Stamp(count=2, uid="1.3")},
+            {"scans/1/resources/DICOM": Stamp(objects=2, uid="1.3")},
             {"scans/1/resources/DICOM": "another series has this scan ID"},
         ),
         (DOCUMENT, {}, {}),
@@ -74,7 +74,7 @@ def test_files_that_nobody_asked_for_are_no_mismatch() -> None:
         (ARCHIVE, {"R/files/a": Stamp(10, A), "R/files/b": Stamp(20, B)}, "digest"),
         (ARCHIVE, {"R/files/a": Stamp(10, A), "R/files/b": Stamp(20, "")}, "size"),
         (ARCHIVE, {"R/files/a": Stamp(10, A), "R/files/b": Stamp(None, "")}, "count"),
-        (SCAN, {"scans/1/resources/DICOM": Stamp(count=2)}, "count"),
+        (SCAN, {"scans/1/resources/DICOM": Stamp(objects=2)}, "count"),
     ],
 )
 def test_an_item_is_proven_as_far_as_its_weakest_file(

@@ -107,7 +107,7 @@ class Catalogue:
         """A stamp for every file, and one with the count for every container."""
         found = {}
         for key, files in self.files.items():
-            found[key] = Stamp(count=len(files))
+            found[key] = Stamp(objects=len(files))
             for file in files:
                 found[f"{key}/files/{file.path}"] = Stamp(file.size, file.digest)
         return found

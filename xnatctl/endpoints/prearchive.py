@@ -146,7 +146,7 @@ class PrearchiveSink:
         else:
             series = {item.key: item.uid for item in unit.items if item.kind == "import"}
         for key in scans:
-            found[key] = Stamp(count=found[key].count, uid=series.get(key, ""))
+            found[key] = Stamp(objects=found[key].objects, uid=series.get(key, ""))
         return found
 
     # --- writing -------------------------------------------------------------------------------

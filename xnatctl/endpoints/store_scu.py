@@ -325,7 +325,7 @@ class StoreSink:
     async def inventory(self, unit: Unit) -> Inventory:
         """What the receiver has answered for in this run."""
         return {
-            item.key: Stamp(count=len(item.members), uid=item.uid)
+            item.key: Stamp(objects=len(item.members), uid=item.uid)
             for item in unit.items
             if item.members and all(one.path in self._sent for one in item.members)
         }

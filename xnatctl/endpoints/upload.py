@@ -122,7 +122,7 @@ class UploadSink:
         there = self._there[unit.key] = await self._arrived(unit, found)
         for item in series:
             if all(one.key in there for one in item.members):
-                found[item.key] = Stamp(count=len(item.members), uid=item.uid)
+                found[item.key] = Stamp(objects=len(item.members), uid=item.uid)
         return found
 
     async def _arrived(self, unit: Unit, files: Inventory) -> set[str]:

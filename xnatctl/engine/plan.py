@@ -28,7 +28,7 @@ ANOTHER_SERIES = "another series has this scan ID"
 
 def same(left: Stamp, right: Stamp) -> bool:
     """Whether two stamps are of equal bodies, as far as both sides know."""
-    if left.count != right.count:
+    if left.objects != right.objects:
         return False
     if left.uid and right.uid and left.uid != right.uid:
         return False
@@ -42,7 +42,7 @@ def expected(item: Item) -> dict[str, Stamp]:
     if item.kind == "document":
         return {}
     if item.kind == "import":
-        return {item.key: Stamp(count=len(item.members), uid=item.uid)}
+        return {item.key: Stamp(objects=len(item.members), uid=item.uid)}
     if item.kind == "zip":
         return {one.key: Stamp(one.size, one.digest) for one in item.members}
     return {item.key: Stamp(item.size, item.digest)}
@@ -151,8 +151,8 @@ def settle(unit: Unit, inventory: Mapping[str, Stamp], *, policy: OnConflict, ou
 
 def difference(wanted: Stamp, there: Stamp) -> str:
     """How two stamps differ, in words."""
-    if wanted.count != there.count:
-        return f"{wanted.count} objects here, {there.count} there"
+    if wanted.objects != there.objects:
+        return f"{wanted.objects} objects here, {there.objects} there"
     if wanted.uid and there.uid and wanted.uid != there.uid:
         return ANOTHER_SERIES
     if wanted.size is not None and there.size is not None and wanted.size != there.size:
@@ -227,7 +227,7 @@ def signature(unit: Unit) -> str:
     if unit.kind == "project":
         return unit.fingerprint
     lines = [
-        f"{one.verdict}\t{key}\t{stamp.size}\t{stamp.digest}\t{stamp.count}"
+        f"{one.verdict}\t{key}\t{stamp.size}\t{stamp.digest}\t{stamp.objects}"
         for one in unit.items
         for key, stamp in (expected(one) or {one.key: Stamp(digest=one.digest)}).items()
     ]

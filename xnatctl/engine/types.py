@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from xnatctl.model import Ref
 
@@ -55,22 +55,20 @@ class Selection:
     levels: frozenset[str] = frozenset({"own", "scans", "assessors", "reconstructions"})
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What an inventory knows of one key. `digest` is MD5 hex or empty; `count` is above 1 only for
-    a whole scan.
+class Stamp(NamedTuple):
+    """What an inventory knows of one key. `digest` is MD5 hex or empty.
 
-    `uid` is the series UID where the key stands for a scan that an import re-creates.
+    Where the key stands for a whole scan that an import re-creates, `objects` is the number of its
+    DICOM objects and `uid` its series UID.
     """
 
     size: int | None = None
     digest: str = ""
-    count: int = 1
+    objects: int = 1
     uid: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A file inside an archive item: its key, and its path inside the archive's resource."""
 
     key: str

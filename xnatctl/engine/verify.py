@@ -30,7 +30,7 @@ def level(item: Item, inventory: Mapping[str, Stamp]) -> str:
     weakest = "digest"
     for key, wanted in expected(item).items():
         there = inventory.get(key, Stamp())
-        if wanted.uid or wanted.count > 1:
+        if wanted.uid or wanted.objects > 1:
             return "count"
         if not (wanted.digest and there.digest):
             if wanted.size is None or there.size is None:
