@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from xnatctl.routes import Desk
 
 DEFAULT_WORKERS = 16
-"""The bound. A run begins with four at once and goes up only while the servers deliver more."""
+"""The bound. A run begins with two at once and goes up only while the servers deliver more."""
 
 
 def state_path(environ: Mapping[str, str]) -> Path:

@@ -167,7 +167,7 @@ class Climb:
 
 def _share(wait: float) -> float:
     """How many to let in where answers are so late, if a queue is why."""
-    return min(1.0, max(0.5, (LATE / wait) ** 0.5))
+    return min(1.0, max(0.5, math.sqrt(LATE / wait)))
 
 
 @dataclass(slots=True)
