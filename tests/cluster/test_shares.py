@@ -114,3 +114,20 @@ async def test_where_slots_are_fewer_than_workers_the_cap_goes_to_those_who_have
     await site.shares.share_out()
     rates = [one.share[2] for one in site.members.values()]
     assert sorted(rates) == [0, 0, 0, 15_000_000, 15_000_000]
+
+
+async def test_a_worker_gets_no_slots_before_there_is_a_part_of_the_cap_for_it() -> None:
+    site = Site(slots=8, rate=30e6)
+    site.come()
+    await site.shares.share_out()
+    first = next(iter(site.members.values()))
+    site.used[first] = (1, 1, 30_000_000)
+    site.come()
+    await site.shares.share_out()
+    second = list(site.members.values())[1]
+    assert second.share == (0, 0, 0)
+    site.used[first] = (1, 1, 15_000_000)
+    # Its answer is heard, and then what it has given up is there.
+    await site.shares.share_out()
+    await site.shares.share_out()
+    assert second.share == (4, 4, 15_000_000)
