@@ -14,7 +14,7 @@ import asyncclick as click
 
 from xnatctl.errors import NotFound, Refused, UsageError, XnatctlError
 
-from .changes import Change, carry_out
+from .changes import Change, Consent, carry_out, consent_options
 from .fallback import Fallback
 from .group import Group, Lazy, option
 from .lookup import missing
@@ -27,7 +27,6 @@ from .options import (
     project_option,
     sessions_option,
     workers_option,
-    yes_option,
 )
 
 if TYPE_CHECKING:
@@ -316,9 +315,8 @@ async def site_config_get(app: App, *, key: str | None) -> None:
 @site_config.command("set")
 @click.argument("key")
 @click.argument("value")
-@yes_option
-@dry_run_option
-async def site_config_set(app: App, *, key: str, value: str, yes: bool, dry_run: bool) -> int:
+@consent_options
+async def site_config_set(app: App, *, key: str, value: str, consent: Consent) -> int:
     """Change a site setting.
 
     \b
@@ -339,7 +337,7 @@ async def site_config_set(app: App, *, key: str, value: str, yes: bool, dry_run:
 
         change = Change("set", key, do, f"{before!r} becomes {value!r}")
         question = f"Change {key} of the whole site?"
-        return await carry_out(app, [change], question=question, yes=yes, dry_run=dry_run)
+        return await carry_out(app, [change], question=question, consent=consent)
 
 
 def _text(value: Any) -> str:

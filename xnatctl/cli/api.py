@@ -21,9 +21,9 @@ import asyncclick as click
 
 from xnatctl.errors import LocalFault, UsageError
 
-from .changes import Change, carry_out
+from .changes import Change, Consent, carry_out, consent_options, planned
 from .group import Group, option
-from .options import Function, dry_run_option, yes_option
+from .options import Function, dry_run_option
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -121,9 +121,8 @@ async def put(app: App, *, path: str, params: tuple[str, ...], dry_run: bool, **
 @api.command("delete")
 @click.argument("path")
 @PARAMS
-@yes_option
-@dry_run_option
-async def delete(app: App, *, path: str, params: tuple[str, ...], yes: bool, dry_run: bool) -> int:
+@consent_options
+async def delete(app: App, *, path: str, params: tuple[str, ...], consent: Consent) -> int:
     """Send a DELETE request.
 
     \b
@@ -138,7 +137,7 @@ async def delete(app: App, *, path: str, params: tuple[str, ...], yes: bool, dry
 
         change = Change("DELETE", request.path, do)
         question = f"Delete {request.path}?"
-        return await carry_out(app, [change], question=question, yes=yes, dry_run=dry_run)
+        return await carry_out(app, [change], question=question, consent=consent)
 
 
 async def _send(
@@ -154,13 +153,9 @@ async def _send(
     request = Request(
         method, full_path(method, path, params, has_body=content is not None), content, kind
     )
-
-    async def nothing() -> None:
-        return None
-
     if dry_run:
         detail = f"{len(content)} bytes of {kind}" if content is not None else "no body"
-        return await carry_out(app, [Change(method, request.path, nothing, detail)], dry_run=True)
+        return await planned(app, method, request.path, detail)
     async with app.xnat() as xnat:
         reply = await xnat.transport.request(
             method,

@@ -10,16 +10,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xnatctl.errors import AuthError, Unreachable, UsageError, XnatctlError
 
 from .group import option
+from .options import Function, dry_run_option, yes_option
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -42,19 +44,34 @@ class Change:
         return f"{self.action} {self.target}" + (f" ({self.detail})" if self.detail else "")
 
 
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """Whether there is a question, and whether anything is done at all."""
+
+    yes: bool = False
+    dry_run: bool = False
+
+
+def consent_options(function: Function) -> Function:
+    """`-y/--yes` and `--dry-run`, passed as `consent: Consent`."""
+
+    @yes_option
+    @dry_run_option
+    @functools.wraps(function)
+    def wrapped(app: App, *, yes: bool, dry_run: bool, **rest: Any) -> Any:
+        return function(app, consent=Consent(yes, dry_run), **rest)
+
+    return wrapped
+
+
 async def carry_out(
-    app: App,
-    changes: Sequence[Change],
-    *,
-    question: str = "",
-    yes: bool = False,
-    dry_run: bool = False,
+    app: App, changes: Sequence[Change], *, question: str = "", consent: Consent = Consent()
 ) -> int:
     """Make the changes, and return the exit code. `question` is what a person confirms."""
-    if dry_run:
+    if consent.dry_run:
         _print(app, [_row(one, "planned") for one in changes])
         return 0
-    if question and not yes and changes:
+    if question and not consent.yes and changes:
         for one in changes:
             app.console.say(f"  {one.words}")
         app.console.confirm(question)
@@ -70,7 +87,9 @@ async def planned(app: App, action: str, target: str, detail: str = "") -> int:
     async def nothing() -> None:
         return None
 
-    return await carry_out(app, [Change(action, target, nothing, detail)], dry_run=True)
+    return await carry_out(
+        app, [Change(action, target, nothing, detail)], consent=Consent(dry_run=True)
+    )
 
 
 async def _carried_out(app: App, changes: Sequence[Change]) -> tuple[list[Row], int]:

@@ -10,10 +10,10 @@ import asyncclick as click
 
 from xnatctl.errors import ConfigError, Conflict, LocalFault, UsageError, XnatctlError
 
-from .changes import Change, carry_out
+from .changes import Change, Consent, carry_out, consent_options
 from .group import Group, option
 from .names import PROFILE
-from .options import CONNECTION, dry_run_option, read_secret, yes_option
+from .options import CONNECTION, read_secret
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -174,9 +174,8 @@ async def add_profile(
 
 @config.command("remove-profile")
 @click.argument("name", metavar="PROFILE", type=PROFILE)
-@yes_option
-@dry_run_option
-async def remove_profile(app: App, *, name: str, yes: bool, dry_run: bool) -> int:
+@consent_options
+async def remove_profile(app: App, *, name: str, consent: Consent) -> int:
     """Remove a profile; not the default one.
 
     \b
@@ -198,7 +197,7 @@ async def remove_profile(app: App, *, name: str, yes: bool, dry_run: bool) -> in
 
     change = Change("remove", f"profile {name}", do, url)
     question = f"Remove profile {name!r}?"
-    return await carry_out(app, [change], question=question, yes=yes, dry_run=dry_run)
+    return await carry_out(app, [change], question=question, consent=consent)
 
 
 @config.command("use-context")

@@ -14,19 +14,17 @@ import asyncclick as click
 
 from xnatctl.errors import Conflict, NotFound, UsageError
 
-from .changes import Change, batch_option, carry_out, named
+from .changes import Change, Consent, batch_option, carry_out, consent_options, named
 from .group import command, option
 from .lookup import find_session, find_subject
 from .options import (
     BY_ID_OR_LABEL,
     SELECTION,
-    dry_run_option,
     project_option,
     session_option,
     sessions_option,
     subject_option,
     workers_option,
-    yes_option,
 )
 
 if TYPE_CHECKING:
@@ -40,16 +38,14 @@ if TYPE_CHECKING:
 @click.argument("subjects", metavar="SUBJECT...", nargs=-1)
 @project_option
 @batch_option
-@yes_option
-@dry_run_option
+@consent_options
 async def subject_delete(
     app: App,
     *,
     subjects: tuple[str, ...],
     project: str | None,
     batch: str | None,
-    yes: bool,
-    dry_run: bool,
+    consent: Consent,
 ) -> int:
     """Delete subjects with all their sessions and files.
 
@@ -60,20 +56,18 @@ async def subject_delete(
       xnatctl subject delete -P STUDY --batch withdrawn.txt --yes
     """
     labels = named(subjects, batch, what="subject")
-    return await run_subject_delete(app, app.project(project), labels, yes=yes, dry_run=dry_run)
+    return await run_subject_delete(app, app.project(project), labels, consent=consent)
 
 
 async def run_subject_delete(
-    app: App, project: str, labels: Sequence[str], *, yes: bool, dry_run: bool
+    app: App, project: str, labels: Sequence[str], *, consent: Consent
 ) -> int:
     from xnatctl.xnat.edits import Edits
 
     async with app.xnat() as xnat:
         edits = Edits(xnat)
         changes = [await _subject(xnat, edits, project, label) for label in labels]
-        return await carry_out(
-            app, changes, question=_question(labels, "subject"), yes=yes, dry_run=dry_run
-        )
+        return await carry_out(app, changes, question=_question(labels, "subject"), consent=consent)
 
 
 async def _subject(xnat: Xnat, edits: Edits, project: str, label: str) -> Change:
@@ -94,16 +88,14 @@ async def _subject(xnat: Xnat, edits: Edits, project: str, label: str) -> Change
 @sessions_option(BY_ID_OR_LABEL)
 @project_option
 @batch_option
-@yes_option
-@dry_run_option
+@consent_options
 async def session_delete(
     app: App,
     *,
     sessions: tuple[str, ...],
     project: str | None,
     batch: str | None,
-    yes: bool,
-    dry_run: bool,
+    consent: Consent,
 ) -> int:
     """Delete sessions with their scans, assessors and files.
 
@@ -119,9 +111,7 @@ async def session_delete(
         edits = Edits(xnat)
         found = [await find_session(app, xnat, name, project=project) for name in names]
         changes = [await _session(xnat, edits, one, project) for one in found]
-        return await carry_out(
-            app, changes, question=_question(names, "session"), yes=yes, dry_run=dry_run
-        )
+        return await carry_out(app, changes, question=_question(names, "session"), consent=consent)
 
 
 async def _session(xnat: Xnat, edits: Edits, found: Session, project: str | None) -> Change:
@@ -151,8 +141,7 @@ async def _session(xnat: Xnat, edits: Edits, found: Session, project: str | None
 )
 @batch_option
 @workers_option
-@yes_option
-@dry_run_option
+@consent_options
 async def scan_delete(
     app: App,
     *,
@@ -162,8 +151,7 @@ async def scan_delete(
     scans: tuple[str, ...],
     batch: str | None,
     workers: int | None,
-    yes: bool,
-    dry_run: bool,
+    consent: Consent,
 ) -> int:
     """Delete scans of a session with their files.
 
@@ -193,7 +181,7 @@ async def scan_delete(
 
         changes = [change(one) for one in picked]
         question = f"Delete {len(picked)} of the {len(known)} scans of {found.label}?"
-        return await carry_out(app, changes, question=question, yes=yes, dry_run=dry_run)
+        return await carry_out(app, changes, question=question, consent=consent)
 
 
 def _picked(wanted: Iterable[str], known: Sequence[str], label: str) -> list[str]:

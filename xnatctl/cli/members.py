@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import asyncclick as click
 
 from xnatctl.errors import NotFound, PermissionDenied, Refused
 
-from .changes import Change, carry_out
+from .changes import Change, Consent, carry_out, consent_options
 from .group import command, option
 from .names import PROJECT, project_at
-from .options import dry_run_option, list_options, yes_option
+from .options import list_options
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -55,23 +54,12 @@ async def users(app: App, *, project_id: str, shape: Shape) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
-    project: str
-    login: str
-    role: str
-    invite: bool = False
-    yes: bool = False
-    dry_run: bool = False
-
-
 @command("grant")
 @click.argument("project_id", metavar="PROJECT", type=PROJECT)
 @click.argument("username", metavar="USER")
 @option("--role", type=click.Choice(ROLES), required=True, help="What the user may do.")
 @option("--invite", is_flag=True, help="Let the server mail somebody that it does not know.")
-@yes_option
-@dry_run_option
+@consent_options
 async def grant(
     app: App,
     *,
@@ -79,8 +67,7 @@ async def grant(
     username: str,
     role: str,
     invite: bool,
-    yes: bool,
-    dry_run: bool,
+    consent: Consent,
 ) -> int:
     """Give a user a role in a project.
 
@@ -92,33 +79,27 @@ async def grant(
       xnatctl project grant STUDY smith --role member --yes
       xnatctl project grant STUDY smith --role owner --dry-run
     """
-    return await run_grant(app, Grant(project_id, username, role, invite, yes, dry_run))
-
-
-async def run_grant(app: App, options: Grant) -> int:
     from xnatctl.xnat.members import Members
 
-    project, login, role = options.project, options.login, options.role
+    project, login = project_id, username
     async with app.xnat() as xnat:
         members = Members(xnat)
         held = [one.role for one in await _members(xnat, project) if one.login == login]
         if role in held:
             app.console.say(f"{login} is {role} of {project} already")
-            return await carry_out(app, [], dry_run=options.dry_run)
-        if not options.invite:
+            return await carry_out(app, [], consent=consent)
+        if not invite:
             await _must_be_known(xnat, login)
 
         async def do() -> None:
             await xnat.add_member(project, login, role)
             found = [one.role for one in await members.list(project) if one.login == login]
-            if role not in found and not options.invite:
+            if role not in found and not invite:
                 raise Refused(f"{xnat.name} answered that {login} is {role}, and does not list it")
 
         change = Change("grant", f"{login} {role} of {project}", do, ", ".join(held))
         question = f"Make {login} {role} of {project}?"
-        return await carry_out(
-            app, [change], question=question, yes=options.yes, dry_run=options.dry_run
-        )
+        return await carry_out(app, [change], question=question, consent=consent)
 
 
 async def _must_be_known(xnat: Xnat, login: str) -> None:
@@ -141,19 +122,18 @@ async def _must_be_known(xnat: Xnat, login: str) -> None:
 @command("revoke")
 @click.argument("project_id", metavar="PROJECT", type=PROJECT)
 @click.argument("username", metavar="USER")
-@yes_option
-@dry_run_option
-async def revoke(app: App, *, project_id: str, username: str, yes: bool, dry_run: bool) -> int:
+@consent_options
+async def revoke(app: App, *, project_id: str, username: str, consent: Consent) -> int:
     """Take a user's roles in a project away, all of them.
 
     \b
     Examples:
       xnatctl project revoke STUDY smith --yes
     """
-    return await run_revoke(app, project_id, username, yes=yes, dry_run=dry_run)
+    return await run_revoke(app, project_id, username, consent=consent)
 
 
-async def run_revoke(app: App, project: str, login: str, *, yes: bool, dry_run: bool) -> int:
+async def run_revoke(app: App, project: str, login: str, *, consent: Consent) -> int:
     from xnatctl.xnat.members import Members
 
     async with app.xnat() as xnat:
@@ -168,7 +148,7 @@ async def run_revoke(app: App, project: str, login: str, *, yes: bool, dry_run: 
         members = Members(xnat)
         changes = [_revoked(members, project, one) for one in held]
         question = f"Take {login} out of {project}?{last}"
-        return await carry_out(app, changes, question=question, yes=yes, dry_run=dry_run)
+        return await carry_out(app, changes, question=question, consent=consent)
 
 
 def _revoked(members: Members, project: str, one: Member) -> Change:
@@ -203,9 +183,8 @@ async def requests(app: App, *, project_id: str, shape: Shape) -> None:
 @command("access")
 @click.argument("project_id", metavar="PROJECT", type=PROJECT)
 @option("--set", "level", type=click.Choice(LEVELS), help="Change who may read it.")
-@yes_option
-@dry_run_option
-async def access(app: App, *, project_id: str, level: str | None, yes: bool, dry_run: bool) -> int:
+@consent_options
+async def access(app: App, *, project_id: str, level: str | None, consent: Consent) -> int:
     """Show or change who may read a project.
 
     \b
@@ -222,7 +201,7 @@ async def access(app: App, *, project_id: str, level: str | None, yes: bool, dry
             return 0
         if level == now:
             app.console.say(f"{project_id} is {now} already")
-            return await carry_out(app, [], dry_run=dry_run)
+            return await carry_out(app, [], consent=consent)
         wanted = level
 
         async def do() -> None:
@@ -232,7 +211,7 @@ async def access(app: App, *, project_id: str, level: str | None, yes: bool, dry
 
         change = Change("set", f"{project_id} accessibility {level}", do, f"was {now}")
         question = f"Make {project_id} {level} (it is {now})?"
-        return await carry_out(app, [change], question=question, yes=yes, dry_run=dry_run)
+        return await carry_out(app, [change], question=question, consent=consent)
 
 
 async def _members(xnat: Xnat, project: str) -> list[Member]:

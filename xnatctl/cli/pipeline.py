@@ -10,7 +10,7 @@ import asyncclick as click
 
 from xnatctl.errors import Incomplete, NotFound, PermissionDenied, Refused, UsageError
 
-from .changes import Change, carry_out, planned
+from .changes import Change, Consent, carry_out, consent_options, planned
 from .group import Group, option
 from .lookup import find_session, missing
 from .names import project_at
@@ -21,7 +21,6 @@ from .options import (
     list_options,
     optional_session_option,
     project_option,
-    yes_option,
 )
 
 if TYPE_CHECKING:
@@ -355,9 +354,8 @@ async def jobs(
 
 @pipeline.command("cancel")
 @click.argument("job_id", metavar="JOB")
-@yes_option
-@dry_run_option
-async def cancel(app: App, *, job_id: str, yes: bool, dry_run: bool) -> int:
+@consent_options
+async def cancel(app: App, *, job_id: str, consent: Consent) -> int:
     """Stop a job.
 
     A container is killed. For a pipeline of a stock server its workflow is closed: what runs may go
@@ -384,7 +382,7 @@ async def cancel(app: App, *, job_id: str, yes: bool, dry_run: bool) -> int:
             change = Change("cancel", f"job {job_id}", lambda: _closed(pipelines, job_id))
             name = f"{job_id} ({job.pipeline})"
         question = f"Stop job {name}?"
-        return await carry_out(app, [change], question=question, yes=yes, dry_run=dry_run)
+        return await carry_out(app, [change], question=question, consent=consent)
 
 
 async def _closed(pipelines: Pipelines, job: str) -> None:

@@ -16,7 +16,7 @@ import anyio
 
 from xnatctl.errors import Conflict, NotFound, Refused, UsageError, XnatctlError
 
-from .changes import Change, carry_out
+from .changes import Change, Consent, carry_out, consent_options
 from .group import command, option
 from .labels import (
     Numbered,
@@ -30,7 +30,7 @@ from .labels import (
 )
 from .lookup import find_session
 from .names import project_at
-from .options import SELECTION, dry_run_option, optional_session_option, project_option, yes_option
+from .options import SELECTION, optional_session_option, project_option
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -52,12 +52,11 @@ PATTERN = option(
 
 @dataclass(frozen=True, slots=True)
 class RenameOptions:
+    consent: Consent
     mapping: str | None = None
     pattern: str | None = None
     to: str | None = None
     patterns_file: str | None = None
-    yes: bool = False
-    dry_run: bool = False
 
     def rule(self, project: str) -> Rule:
         """The one rule that was given. Raises UsageError for none or several."""
@@ -88,8 +87,7 @@ class RenameOptions:
     group=SELECTION,
     help="JSON file with patterns by project; the first that matches counts.",
 )
-@yes_option
-@dry_run_option
+@consent_options
 async def subject_rename(
     app: App,
     *,
@@ -98,8 +96,7 @@ async def subject_rename(
     pattern: str | None,
     to: str | None,
     patterns_file: str | None,
-    yes: bool,
-    dry_run: bool,
+    consent: Consent,
 ) -> int:
     """Give subjects new labels; one whose new label is another's is merged into that one.
 
@@ -111,7 +108,7 @@ async def subject_rename(
       xnatctl subject rename -P STUDY --pattern '^(\\w+)_visit\\d+$' --to '{1}' --yes
       xnatctl subject rename -P STUDY --patterns-file patterns.json
     """
-    options = RenameOptions(mapping, pattern, to, patterns_file, yes, dry_run)
+    options = RenameOptions(consent, mapping, pattern, to, patterns_file)
     return await run_subject_rename(app, app.project(project), options)
 
 
@@ -131,9 +128,7 @@ async def run_subject_rename(app: App, project: str, options: RenameOptions) -> 
         changes = [work.change(one) for one in plan]
         merges = sum(one.merge for one in plan)
         question = f"Merge {merges} subjects into others, and delete them?" if merges else ""
-        return await carry_out(
-            app, changes, question=question, yes=options.yes, dry_run=options.dry_run
-        )
+        return await carry_out(app, changes, question=question, consent=options.consent)
 
 
 class _Subjects:
@@ -191,8 +186,7 @@ class _Subjects:
 @MAPPING
 @PATTERN
 @option("--to", metavar="LABEL", help="The new label, or its template with --pattern.")
-@yes_option
-@dry_run_option
+@consent_options
 async def session_rename(
     app: App,
     *,
@@ -201,8 +195,7 @@ async def session_rename(
     mapping: str | None,
     pattern: str | None,
     to: str | None,
-    yes: bool,
-    dry_run: bool,
+    consent: Consent,
 ) -> int:
     """Give sessions new labels. Their folders at the server move, which may take long.
 
@@ -211,7 +204,7 @@ async def session_rename(
       xnatctl session rename -P STUDY -E SUB001_MR1 --to SUB001_BASELINE
       xnatctl session rename -P STUDY --pattern '^(\\w+)_MR1$' --to '{1}_BASE' --dry-run
     """
-    options = RenameOptions(mapping, pattern, to, None, yes, dry_run)
+    options = RenameOptions(consent, mapping, pattern, to)
     async with app.xnat() as xnat:
         if session is None:
             home = app.project(project)
@@ -243,9 +236,7 @@ async def rename_sessions(
     edits = Edits(xnat)
     changes = [_session_change(xnat, edits, sessions[one.old], one) for one in plan]
     question = f"Rename {len(changes)} sessions?" if len(changes) > 1 else ""
-    return await carry_out(
-        app, changes, question=question, yes=options.yes, dry_run=options.dry_run
-    )
+    return await carry_out(app, changes, question=question, consent=options.consent)
 
 
 def _session_change(xnat: Xnat, edits: Edits, session: Session, one: Rename) -> Change:
@@ -288,10 +279,9 @@ async def _label_of(xnat: Xnat, session: Session) -> str:
     group=SELECTION,
     help="Sessions of subjects whose label matches, only.",
 )
-@yes_option
-@dry_run_option
+@consent_options
 async def normalize_labels(
-    app: App, *, project: str | None, subject_pattern: str | None, yes: bool, dry_run: bool
+    app: App, *, project: str | None, subject_pattern: str | None, consent: Consent
 ) -> int:
     """Bring session labels into the form SUBJECT_VISIT_SEn_MODALITY.
 
@@ -303,7 +293,7 @@ async def normalize_labels(
       xnatctl session normalize-labels -P STUDY --dry-run
       xnatctl session normalize-labels -P STUDY --subject-pattern '^STUDY_' --yes
     """
-    options = RenameOptions(yes=yes, dry_run=dry_run)
+    options = RenameOptions(consent)
     home = app.project(project)
     async with app.xnat() as xnat:
         numbered = await _numbered(xnat, home, subject_pattern)

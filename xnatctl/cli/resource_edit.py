@@ -10,14 +10,13 @@ import asyncclick as click
 
 from xnatctl.errors import BadReply, NotFound, UsageError
 
-from .changes import Change, carry_out, planned
+from .changes import Change, Consent, carry_out, consent_options, planned
 from .endurance import endurance_options
 from .group import command, option
 from .options import (
     TRANSFER,
     dry_run_option,
     workers_option,
-    yes_option,
 )
 from .resource import FIELDS, Where, resources_of, where_options
 
@@ -206,11 +205,8 @@ def _show_report(
 @command("delete")
 @click.argument("words", nargs=-1, required=True, metavar="[SESSION] LABEL")
 @where_options
-@yes_option
-@dry_run_option
-async def delete(
-    app: App, *, words: tuple[str, ...], where: Where, yes: bool, dry_run: bool
-) -> int:
+@consent_options
+async def delete(app: App, *, words: tuple[str, ...], where: Where, consent: Consent) -> int:
     """Delete a resource with its files.
 
     \b
@@ -236,7 +232,7 @@ async def delete(
         what = f"resource {label} of {owner}"
         change = Change("delete", what, do, f"{row.get('file_count') or 0} files")
         question = f"Delete {what} with its files?"
-        return await carry_out(app, [change], question=question, yes=yes, dry_run=dry_run)
+        return await carry_out(app, [change], question=question, consent=consent)
 
 
 @command("refresh")

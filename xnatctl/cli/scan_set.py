@@ -9,10 +9,10 @@ import asyncclick as click
 
 from xnatctl.errors import NotFound, UsageError
 
-from .changes import Change, carry_out
+from .changes import Change, Consent, carry_out, consent_options
 from .group import command, option
 from .lookup import find_session
-from .options import dry_run_option, project_option, session_option, subject_option, yes_option
+from .options import project_option, session_option, subject_option
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 @option("--type", "type_", metavar="TYPE", help="What kind of scan it is, such as T1w.")
 @option("--quality", metavar="WORD", help="Usually usable, questionable or unusable.")
 @option("--note", metavar="TEXT", help="A remark.")
-@yes_option
-@dry_run_option
+@consent_options
 async def scan_set(
     app: App,
     *,
@@ -39,8 +38,7 @@ async def scan_set(
     type_: str | None,
     quality: str | None,
     note: str | None,
-    yes: bool,
-    dry_run: bool,
+    consent: Consent,
 ) -> int:
     """Set the type, quality or note of scans.
 
@@ -66,7 +64,7 @@ async def scan_set(
         edits = Edits(xnat)
         changes = [_change(edits, found.id, one, values) for one in dict.fromkeys(scans)]
         question = f"Change {len(changes)} scans of {found.label}?" if len(changes) > 1 else ""
-        return await carry_out(app, changes, question=question, yes=yes, dry_run=dry_run)
+        return await carry_out(app, changes, question=question, consent=consent)
 
 
 def _change(edits: Edits, session_id: str, scan: str, values: Mapping[str, str]) -> Change:

@@ -13,10 +13,10 @@ import asyncclick as click
 
 from xnatctl.errors import Conflict, NotFound, Refused
 
-from .changes import Change, carry_out
+from .changes import Change, Consent, carry_out, consent_options
 from .group import command, option
 from .lookup import find_session, find_subject
-from .options import SELECTION, dry_run_option, project_option, session_option, yes_option
+from .options import SELECTION, project_option, session_option
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -42,9 +42,8 @@ class Thing:
 @dataclass(frozen=True, slots=True)
 class Wish:
     project: str
+    consent: Consent
     label: str | None = None
-    yes: bool = False
-    dry_run: bool = False
 
 
 @command("share")
@@ -52,8 +51,7 @@ class Wish:
 @INTO
 @project_option
 @LABEL
-@yes_option
-@dry_run_option
+@consent_options
 async def subject_share(
     app: App,
     *,
@@ -61,8 +59,7 @@ async def subject_share(
     into: str,
     project: str | None,
     label: str | None,
-    yes: bool,
-    dry_run: bool,
+    consent: Consent,
 ) -> int:
     """Share a subject into another project; it stays where it is.
 
@@ -73,17 +70,16 @@ async def subject_share(
     """
     async with app.xnat() as xnat:
         thing = await _subject(xnat, app.project(project), subject)
-        return await share(app, xnat, thing, Wish(into, label, yes, dry_run))
+        return await share(app, xnat, thing, Wish(into, consent, label))
 
 
 @command("unshare")
 @click.argument("subject", metavar="SUBJECT")
 @FROM
 @project_option
-@yes_option
-@dry_run_option
+@consent_options
 async def subject_unshare(
-    app: App, *, subject: str, source: str, project: str | None, yes: bool, dry_run: bool
+    app: App, *, subject: str, source: str, project: str | None, consent: Consent
 ) -> int:
     """Take a subject out of a project that it is shared into.
 
@@ -93,7 +89,7 @@ async def subject_unshare(
     """
     async with app.xnat() as xnat:
         thing = await _subject(xnat, app.project(project), subject)
-        return await unshare(app, xnat, thing, Wish(source, None, yes, dry_run))
+        return await unshare(app, xnat, thing, Wish(source, consent))
 
 
 @command("share")
@@ -101,8 +97,7 @@ async def subject_unshare(
 @INTO
 @project_option
 @LABEL
-@yes_option
-@dry_run_option
+@consent_options
 async def session_share(
     app: App,
     *,
@@ -110,8 +105,7 @@ async def session_share(
     into: str,
     project: str | None,
     label: str | None,
-    yes: bool,
-    dry_run: bool,
+    consent: Consent,
 ) -> int:
     """Share a session into another project; it stays where it is.
 
@@ -122,17 +116,16 @@ async def session_share(
     """
     async with app.xnat() as xnat:
         thing = await _session(app, xnat, session, project)
-        return await share(app, xnat, thing, Wish(into, label, yes, dry_run))
+        return await share(app, xnat, thing, Wish(into, consent, label))
 
 
 @command("unshare")
 @session_option
 @FROM
 @project_option
-@yes_option
-@dry_run_option
+@consent_options
 async def session_unshare(
-    app: App, *, session: str, source: str, project: str | None, yes: bool, dry_run: bool
+    app: App, *, session: str, source: str, project: str | None, consent: Consent
 ) -> int:
     """Take a session out of a project that it is shared into.
 
@@ -142,7 +135,7 @@ async def session_unshare(
     """
     async with app.xnat() as xnat:
         thing = await _session(app, xnat, session, project)
-        return await unshare(app, xnat, thing, Wish(source, None, yes, dry_run))
+        return await unshare(app, xnat, thing, Wish(source, consent))
 
 
 async def share(app: App, xnat: Xnat, thing: Thing, wish: Wish) -> int:
@@ -155,7 +148,7 @@ async def share(app: App, xnat: Xnat, thing: Thing, wish: Wish) -> int:
     there = dict(await edits.list_shares(thing.path)).get(target)
     if there == label:
         app.console.say(f"{thing.what} is in {target} already")
-        return await carry_out(app, [], dry_run=wish.dry_run)
+        return await carry_out(app, [], consent=wish.consent)
     if there is not None:
         raise Conflict(
             f"{thing.what} is in {target} already, as {there}",
@@ -170,7 +163,7 @@ async def share(app: App, xnat: Xnat, thing: Thing, wish: Wish) -> int:
 
     change = Change("share", thing.what, do, f"into {target} as {label}")
     question = f"Share {thing.what} into {target}?"
-    return await carry_out(app, [change], question=question, yes=wish.yes, dry_run=wish.dry_run)
+    return await carry_out(app, [change], question=question, consent=wish.consent)
 
 
 async def unshare(app: App, xnat: Xnat, thing: Thing, wish: Wish) -> int:
@@ -200,7 +193,7 @@ async def unshare(app: App, xnat: Xnat, thing: Thing, wish: Wish) -> int:
 
     change = Change("unshare", thing.what, do, f"from {found}")
     question = f"Take {thing.what} out of {found}?"
-    return await carry_out(app, [change], question=question, yes=wish.yes, dry_run=wish.dry_run)
+    return await carry_out(app, [change], question=question, consent=wish.consent)
 
 
 async def _subject(xnat: Xnat, project: str, label: str) -> Thing:

@@ -9,9 +9,9 @@ import asyncclick as click
 
 from xnatctl.errors import NotFound, Refused
 
-from .changes import Change, carry_out, named, planned
+from .changes import Change, Consent, carry_out, consent_options, named, planned
 from .group import Group
-from .options import dry_run_option, list_options, yes_option
+from .options import dry_run_option, list_options
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -78,9 +78,8 @@ async def list_(app: App, *, shape: Shape) -> None:
 
 @token.command("revoke")
 @click.argument("aliases", metavar="ALIAS...", nargs=-1)
-@yes_option
-@dry_run_option
-async def revoke(app: App, *, aliases: tuple[str, ...], yes: bool, dry_run: bool) -> int:
+@consent_options
+async def revoke(app: App, *, aliases: tuple[str, ...], consent: Consent) -> int:
     """Make tokens useless.
 
     \b
@@ -100,7 +99,7 @@ async def revoke(app: App, *, aliases: tuple[str, ...], yes: bool, dry_run: bool
             )
         changes = [_revoked(admin, one) for one in names]
         question = f"Revoke {len(names)} tokens?"
-        return await carry_out(app, changes, question=question, yes=yes, dry_run=dry_run)
+        return await carry_out(app, changes, question=question, consent=consent)
 
 
 def _revoked(admin: Admin, alias: str) -> Change:

@@ -10,11 +10,11 @@ import asyncclick as click
 
 from xnatctl.errors import Refused, UsageError
 
-from .changes import Change, carry_out
+from .changes import Change, Consent, carry_out, consent_options
 from .group import Group, option
 from .lookup import missing
 from .members import ROLES, run_revoke
-from .options import dry_run_option, list_options, project_option, yes_option
+from .options import list_options, project_option
 
 if TYPE_CHECKING:
     from xnatctl.cli.app import App
@@ -101,8 +101,7 @@ async def groups(app: App, *, username: str, shape: Shape) -> None:
 @click.argument("groups_", metavar="GROUP...", nargs=-1)
 @option("--projects", metavar="A,B", help="Projects whose group is meant.")
 @option("--role", type=click.Choice(ROLES), default="member", help="Which group of --projects.")
-@yes_option
-@dry_run_option
+@consent_options
 async def add(
     app: App,
     *,
@@ -110,8 +109,7 @@ async def add(
     groups_: tuple[str, ...],
     projects: str | None,
     role: str,
-    yes: bool,
-    dry_run: bool,
+    consent: Consent,
 ) -> int:
     """Put an account into groups.
 
@@ -122,7 +120,6 @@ async def add(
     """
     from xnatctl.xnat.admin import Admin
 
-    del yes  # accepted for symmetry: nothing is taken away
     listed = [one.strip() for one in (projects or "").split(",") if one.strip()]
     wanted = list(dict.fromkeys([*groups_, *(f"{one}_{role}" for one in listed)]))
     if not wanted:
@@ -141,15 +138,14 @@ async def add(
                 )
 
         changes = [Change("add", f"user {username}", do, ", ".join(lacking))] if lacking else []
-        return await carry_out(app, changes, dry_run=dry_run)
+        return await carry_out(app, changes, consent=consent)
 
 
 @user.command("remove")
 @click.argument("username", metavar="USER")
 @project_option
-@yes_option
-@dry_run_option
-async def remove(app: App, *, username: str, project: str | None, yes: bool, dry_run: bool) -> int:
+@consent_options
+async def remove(app: App, *, username: str, project: str | None, consent: Consent) -> int:
     """Take an account out of a project's groups.
 
     \b
@@ -158,17 +154,16 @@ async def remove(app: App, *, username: str, project: str | None, yes: bool, dry
     """
     if project is None:
         raise UsageError("no project was named", hint="add -P PROJECT")
-    return await run_revoke(app, project, username, yes=yes, dry_run=dry_run)
+    return await run_revoke(app, project, username, consent=consent)
 
 
 @user.command("roles")
 @click.argument("username", metavar="USER")
 @option("--grant", metavar="ROLE", help="Give this role, such as Administrator.")
 @option("--revoke", metavar="ROLE", help="Take this role away.")
-@yes_option
-@dry_run_option
+@consent_options
 async def roles(
-    app: App, *, username: str, grant: str | None, revoke: str | None, yes: bool, dry_run: bool
+    app: App, *, username: str, grant: str | None, revoke: str | None, consent: Consent
 ) -> int:
     """List the site-wide roles of an account, or change them.
 
@@ -190,7 +185,7 @@ async def roles(
             changes.append(_role(admin, xnat, username, revoke, wanted=False))
         if grant or revoke:
             question = f"Change the roles of {username}?"
-            return await carry_out(app, changes, question=question, yes=yes, dry_run=dry_run)
+            return await carry_out(app, changes, question=question, consent=consent)
     app.console.rows([{"role": one} for one in held], ["role"], key="role")
     return 0
 
@@ -206,47 +201,44 @@ def _role(admin: Admin, xnat: Xnat, login: str, role: str, *, wanted: bool) -> C
 
 @user.command("enable")
 @click.argument("username", metavar="USER")
-@yes_option
-@dry_run_option
-async def enable(app: App, *, username: str, yes: bool, dry_run: bool) -> int:
+@consent_options
+async def enable(app: App, *, username: str, consent: Consent) -> int:
     """Let an account log in.
 
     \b
     Examples:
       xnatctl admin user enable smith --yes
     """
-    return await _set_enabled(app, username, enabled=True, yes=yes, dry_run=dry_run)
+    return await _set_enabled(app, username, enabled=True, consent=consent)
 
 
 @user.command("disable")
 @click.argument("username", metavar="USER")
-@yes_option
-@dry_run_option
-async def disable(app: App, *, username: str, yes: bool, dry_run: bool) -> int:
+@consent_options
+async def disable(app: App, *, username: str, consent: Consent) -> int:
     """Keep an account from logging in.
 
     \b
     Examples:
       xnatctl admin user disable smith --yes
     """
-    return await _set_enabled(app, username, enabled=False, yes=yes, dry_run=dry_run)
+    return await _set_enabled(app, username, enabled=False, consent=consent)
 
 
-async def _set_enabled(app: App, login: str, *, enabled: bool, yes: bool, dry_run: bool) -> int:
+async def _set_enabled(app: App, login: str, *, enabled: bool, consent: Consent) -> int:
     async def do(admin: Admin) -> None:
         await admin.enable(login, enabled=enabled)
         if (await admin.profile(login)).get("enabled") is not enabled:
             raise Refused(f"the server answered well, and {login} is as before")
 
     action = "enable" if enabled else "disable"
-    return await _one(app, login, action, do, yes=yes, dry_run=dry_run)
+    return await _one(app, login, action, do, consent=consent)
 
 
 @user.command("kill-sessions")
 @click.argument("username", metavar="USER")
-@yes_option
-@dry_run_option
-async def kill_sessions(app: App, *, username: str, yes: bool, dry_run: bool) -> int:
+@consent_options
+async def kill_sessions(app: App, *, username: str, consent: Consent) -> int:
     """End all sessions of an account, such as one that has used up how many it may have.
 
     \b
@@ -257,7 +249,7 @@ async def kill_sessions(app: App, *, username: str, yes: bool, dry_run: bool) ->
     async def do(admin: Admin) -> None:
         await admin.kill_sessions(username)
 
-    return await _one(app, username, "end sessions of", do, yes=yes, dry_run=dry_run)
+    return await _one(app, username, "end sessions of", do, consent=consent)
 
 
 async def _one(
@@ -266,8 +258,7 @@ async def _one(
     action: str,
     do: Callable[[Admin], Awaitable[None]],
     *,
-    yes: bool,
-    dry_run: bool,
+    consent: Consent,
 ) -> int:
     from xnatctl.xnat.admin import Admin
 
@@ -277,7 +268,7 @@ async def _one(
             await admin.profile(login)
         change = Change(action, f"user {login}", lambda: do(admin))
         question = f"{action.capitalize()} {login}?"
-        return await carry_out(app, [change], question=question, yes=yes, dry_run=dry_run)
+        return await carry_out(app, [change], question=question, consent=consent)
 
 
 def _known(xnat: Xnat, login: str) -> AbstractContextManager[None]:

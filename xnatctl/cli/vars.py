@@ -9,17 +9,15 @@ import asyncclick as click
 
 from xnatctl.errors import UsageError
 
-from .changes import Change, batch_option, carry_out, named
+from .changes import Change, Consent, batch_option, carry_out, consent_options, named
 from .fallback import Fallback
 from .lookup import find_session, find_subject, missing
 from .options import (
     BY_ID_OR_LABEL,
-    dry_run_option,
     list_options,
     optional_session_option,
     project_option,
     session_option,
-    yes_option,
 )
 
 if TYPE_CHECKING:
@@ -68,16 +66,14 @@ async def subject_show(app: App, *, subject: str, project: str | None, shape: Sh
 @click.argument("words", metavar="[SUBJECT] NAME=VALUE...", nargs=-1, required=True)
 @project_option
 @batch_option
-@yes_option
-@dry_run_option
+@consent_options
 async def subject_set(
     app: App,
     *,
     words: tuple[str, ...],
     project: str | None,
     batch: str | None,
-    yes: bool,
-    dry_run: bool,
+    consent: Consent,
 ) -> int:
     """Set custom variables of a subject, or of all in a batch; others stay as they are.
 
@@ -95,7 +91,7 @@ async def subject_set(
         edits = Edits(xnat)
         changes = [await _subject_change(xnat, edits, home, one, values) for one in labels]
         question = f"Set {_words(values)} of {', '.join(labels[:5])}?"
-        return await carry_out(app, changes, question=question, yes=yes, dry_run=dry_run)
+        return await carry_out(app, changes, question=question, consent=consent)
 
 
 async def _subject_change(
@@ -135,8 +131,7 @@ async def session_show(app: App, *, session: str, project: str | None, shape: Sh
 @click.argument("words", metavar="NAME=VALUE...", nargs=-1, required=True)
 @project_option
 @batch_option
-@yes_option
-@dry_run_option
+@consent_options
 async def session_set(
     app: App,
     *,
@@ -144,8 +139,7 @@ async def session_set(
     words: tuple[str, ...],
     project: str | None,
     batch: str | None,
-    yes: bool,
-    dry_run: bool,
+    consent: Consent,
 ) -> int:
     """Set custom variables of a session, or of all in a batch; all else stays as it is.
 
@@ -165,7 +159,7 @@ async def session_set(
         found = [await find_session(app, xnat, one, project=project) for one in names]
         changes = [_session_change(edits, one, values) for one in found]
         question = f"Set {_words(values)} of {', '.join(one.label for one in found[:5])}?"
-        return await carry_out(app, changes, question=question, yes=yes, dry_run=dry_run)
+        return await carry_out(app, changes, question=question, consent=consent)
 
 
 def _session_change(edits: Edits, session: Session, values: Mapping[str, str]) -> Change:
