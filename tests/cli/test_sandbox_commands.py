@@ -144,12 +144,21 @@ def test_an_address_is_all_that_the_window_needs(xnatctl: Call, server: Any) -> 
     assert (added.code, added.err) == (0, "")
     listed = xnatctl("sandbox", "fault", "list", *here, "-o", "json").json()
     assert [one["id"] for one in listed] == [added.json()["id"]]
-    assert xnatctl("sandbox", "fault", "clear", str(listed[0]["id"]), *here).code == 0
+    cleared = xnatctl("sandbox", "fault", "clear", str(listed[0]["id"]), *here)
+    assert cleared.code == 0
+    assert f"fault {listed[0]['id']} (GET /data/projects*) met nothing" in cleared.err
     assert xnatctl("sandbox", "fault", "list", *here, "-o", "json").json() == []
     assert "cut" in xnatctl("sandbox", "fault", "kinds", *here, "-q").out.split()
     tree = xnatctl("sandbox", "inspect", *here, "-P", "STUDY").json()
     assert [one["id"] for one in tree["projects"]] == ["STUDY"]
     assert xnatctl("sandbox", "inspect", *here, "--counters").json()["requests"]
+
+
+def test_a_fault_that_makes_no_sense_is_refused_in_a_sentence(xnatctl: Call, server: Any) -> None:
+    done = xnatctl("sandbox", "fault", "add", "GET", "cut", "--url", server.url)
+    assert done.code == 2
+    assert "'GET' matches nothing: give a method and a path" in done.err
+    assert "<" not in done.err
 
 
 def test_an_address_that_is_none_is_named(xnatctl: Call) -> None:

@@ -229,3 +229,50 @@ class Zeros:
 def test_settings_are_frozen() -> None:
     with pytest.raises(AttributeError):
         Settings().site_id = "X"  # type: ignore[misc]
+
+
+MULTIPART = "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize(
+    ("line", "body", "kind", "status"),
+    [
+        ("GET /data/archive", None, "", 404),
+        ("PATCH /data/projects/P", b"x", "", 405),
+        ("GET /data/projects/P/resources/99999999999999999999/files", None, "", 404),
+        ("POST /data/services/import", b"junk", MULTIPART, 400),
+        ("POST /data/services/import", b"junk", "multipart/form-data", 400),
+        (f"PUT {SESSION}/resources/R/files/x", b"junk", MULTIPART, 400),
+        ("PUT /data/projects/P", b"junk", MULTIPART, 400),
+        ("PUT /xapi/users/admin/groups", b"5", "application/json", 400),
+        ("POST /xapi/users", b"[]", "application/json", 400),
+        ("POST /xapi/users", b"{}", "application/json", 400),
+        ("POST /xapi/siteConfig", b"[1]", "application/json", 400),
+        ("PUT /xapi/archive/catalogs/refresh", b"1", "application/json", 400),
+        ("POST /xapi/investigators", b"[]", "application/json", 400),
+        ("PUT /xapi/custom-fields/projects/P/fields", b"[1]", "application/json", 400),
+        ("GET /data/services/workflows/workflowid/x", None, "", 200),
+        ("POST /sandbox/faults", b'{"match": "GET *", "kind": "cut", "nth": -1}', "", 400),
+    ],
+)
+async def test_a_malformed_request_is_answered_as_xnat_would(
+    xnat: Client, line: str, body: bytes | None, kind: str, status: int
+) -> None:
+    answer = await xnat(line, body, kind=kind)
+    assert answer.status == status
+    assert "Server got itself in trouble" not in answer.text
+    if status != 200:
+        assert ("<h3>" in answer.text) == (" /data" in line)
+
+
+async def test_what_the_sandbox_cannot_do_is_a_500_of_its_api(
+    xnat: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(type(xnat.sandbox.accounts), "visible", broken)
+    answer = await xnat("GET /data/projects")
+    assert (answer.status, "<h3>Internal Server Error" in answer.text) == (500, True)
+    assert "a defect" not in answer.text
+    assert "a defect" in caplog.text

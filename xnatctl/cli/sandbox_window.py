@@ -100,8 +100,13 @@ async def clear(app: App, *, number: str | None, url: str | None) -> None:
       xnatctl sandbox fault clear
     """
     async with _sandbox(app, url) as xnat:
+        armed = (await xnat.transport.request("GET", FAULTS, expect="json")).json()
         path = f"{FAULTS}/{number}" if number else FAULTS
         await xnat.transport.request("DELETE", path)
+    for one in armed:
+        if str(one["id"]) == (number or str(one["id"])) and not one["fired"]:
+            met = f"met {one['seen']} requests, and spoiled none" if one["seen"] else "met nothing"
+            app.console.warn(f"fault {one['id']} ({one['match']}) {met}")
     app.console.say(f"fault {number} is gone" if number else "no faults are left")
 
 

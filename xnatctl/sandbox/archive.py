@@ -38,6 +38,8 @@ async def handle(call: Call) -> web.StreamResponse:
         parts = parts[1:]
     place = parse(parts)
     call.route = place.template
+    if place.node == "root":
+        raise Refusal(404, "The server has not found anything matching the request URI")
     if place.node in ("files", "resource", "resources"):
         return await files.handle(call, place)
     _require_reason(call, place)

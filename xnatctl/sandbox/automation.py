@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from . import finding
@@ -51,10 +50,7 @@ async def _given(call: Call, *, forms: bool) -> dict[str, Any]:
         return dict(call.params[before:])
     if call.media != "application/json":
         raise Refusal(415, "This function currently only supports application/json")
-    try:
-        return msgspec.json.decode(await call.body(), type=dict[str, Any])
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise Refusal(400, f"The body is not an object of JSON: {error}") from error
+    return await call.json(dict[str, Any])
 
 
 async def _scripts(call: Call, named: list[str]) -> web.Response:

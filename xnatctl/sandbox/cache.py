@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from aiohttp import BodyPartReader, web
+from aiohttp import web
 
 from . import finding
 from .accounts import EDIT
@@ -64,9 +64,8 @@ async def _take(call: Call, path: Path, *, named: bool) -> None:
         await spool.fill(call.chunks())
         spool.keep_at(path if named else path / "upload")
         return
-    await call.begin()
-    async for part in await call.request.multipart():
-        if isinstance(part, BodyPartReader) and part.filename:
+    async for part in call.parts():
+        if part.filename:
             data = bytes(await part.read())
             spool = Spool(call.store)
             await spool.feed(data)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from .accounts import READ
@@ -33,10 +32,7 @@ async def handle(call: Call, rest: list[str]) -> web.StreamResponse:
 
 
 async def _prepare(call: Call, *, sized: bool) -> web.Response:
-    try:
-        asked: dict[str, Any] = msgspec.json.decode(await call.body(), type=dict[str, Any])
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise Refusal(400, f"The body is not a download: {error}") from error
+    asked = await call.json(dict[str, Any])
     chosen = list(_chosen(call, asked))
     if not chosen:
         return empty(204)

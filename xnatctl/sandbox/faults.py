@@ -82,6 +82,11 @@ class Fault:
             raise ValueError(
                 f"{self.match!r} matches nothing: give a method and a path, as in 'GET */files*'"
             )
+        for name in ("nth", "times", "at", "seconds", "rate"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} cannot be below 0")
+        if not 0 <= self.probability <= 1:
+            raise ValueError("a probability is from 0 to 1")
         if self.kind in ("drip", "bandwidth") and self.rate <= 0:
             raise ValueError(f"a fault of the kind {self.kind} needs a rate above 0")
 

@@ -160,7 +160,7 @@ def selected(call: Call, place: Place) -> list[Held]:
 def _refuse_foreign_number(call: Call, number: int) -> None:
     try:
         other = call.store.resource(number)
-    except KeyError:
+    except (KeyError, OverflowError):
         raise Refusal(404, f"Unable to find resource {number}") from None
     if call.accounts.item_rights(call.user, call.store.item(other.item)) < READ:
         raise Refusal(403, "Specified user account has insufficient privileges for this resource")

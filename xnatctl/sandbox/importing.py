@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import BodyPartReader, web
+from aiohttp import web
 
 from . import cache, prearchive_api, xar
 from .accounts import EDIT
@@ -422,13 +422,9 @@ async def _body(call: Call) -> tuple[AsyncIterator[Any], str]:
 
 
 async def _multipart(call: Call) -> tuple[AsyncIterator[Any], str]:
-    await call.begin()
-    reader = await call.request.multipart()
     name = ""
     path = call.store.root / "tmp" / f"form-{secrets.token_hex(8)}"
-    async for part in reader:
-        if not isinstance(part, BodyPartReader):
-            continue
+    async for part in call.parts():
         if part.filename is None:
             value = bytes(await part.read()).decode("utf-8", "replace")
             call.params.append((part.name or "", value))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from . import finding
@@ -112,10 +111,7 @@ async def _launch(call: Call, wrapper: str, root: str, project: Item | None) -> 
         await call.form()
         given: dict[str, Any] = dict(call.params)
     else:
-        try:
-            given = msgspec.json.decode(await call.body(), type=dict[str, Any])
-        except msgspec.DecodeError as error:
-            raise Refusal(400, f"The body is not JSON: {error}") from error
+        given = await call.json(dict[str, Any])
     ident = str(given.get(root, "")).rpartition("/")[2]
     session = finding.find_experiment(call, ident, project) if ident else None
     if session is None:

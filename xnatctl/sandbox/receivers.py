@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from .web import Call, Refusal, json
@@ -55,10 +54,7 @@ async def handle(call: Call, rest: list[str]) -> web.Response:
 
 
 async def _given(call: Call) -> dict[str, Any]:
-    try:
-        given = msgspec.json.decode(await call.body(), type=dict[str, Any])
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise Refusal(400, f"The body is not a receiver: {error}") from error
+    given = await call.json(dict[str, Any])
     unknown = set(given) - set(_FIRST)
     if unknown:
         raise Refusal(400, f"A receiver has no {', '.join(sorted(unknown))}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
 import random
 import re
 import signal
@@ -46,6 +47,7 @@ LOGIN_PAGE = (
     "type='password'/></form></body></html>"
 )
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 _OPEN = {"JSESSION", "auth", "version"}
 _ITEMS = ("projects", "subjects", "experiments")
 
@@ -226,6 +228,14 @@ class Sandbox:
                 self.cookies(answer, call.session)
             except Refusal as refusal:
                 answer = error(refusal, api=api)
+            except ConnectionError:
+                raise
+            except Exception as problem:
+                if request.writer.output_size:
+                    raise
+                _log.exception("%s %s", request.method, request.raw_path)
+                shown = f"Internal Server Error: {type(problem).__name__}"
+                answer = error(Refusal(500, shown), api=api)
             seen.status = answer.status
             if isinstance(answer, web.Response) and answer.body is not None:
                 self.counters.sent(answer.content_length or 0)

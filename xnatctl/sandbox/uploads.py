@@ -249,13 +249,11 @@ def _rewrite_metadata(call: Call, resource: Resource) -> None:
 
 
 async def _multipart(intake: _Intake, name: str) -> None:
-    await intake.call.begin()
-    reader = await intake.call.request.multipart()
     found = False
-    async for part in reader:
-        filename = getattr(part, "filename", None)
+    async for part in intake.call.parts():
+        filename = part.filename
         if filename is None:
-            if getattr(part, "name", None) == "reference":
+            if part.name == "reference":
                 raise Refusal(400, "A reference cannot be given in a form")
             continue
         found = True

@@ -15,7 +15,7 @@ import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, unquote, unquote_plus
 from xml.sax.saxutils import escape as xml_escape
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .faults import Fault
     from .server import Sandbox
 
+T = TypeVar("T")
 _BRACKETED = re.compile(r"([^=]*(?:\[|%5[Bb]).*?(?:\]|%5[Dd])[^=]*)=(.*)$", re.S)
 _PIECE = 1 << 18
 _FALSE = {"false", "0"}
@@ -153,6 +154,23 @@ class Call:
             text = (await self.body()).decode("utf-8", "replace")
             self.params += parse_qsl(text, keep_blank_values=True)
 
+    async def json(self, form: type[T]) -> T:
+        """The body as JSON of a form; 400 for anything else."""
+        try:
+            return msgspec.json.decode(await self.body(), type=form)
+        except (msgspec.DecodeError, msgspec.ValidationError) as problem:
+            raise Refusal(400, f"The body is not what is expected: {problem}") from problem
+
+    async def parts(self) -> AsyncIterator[BodyPartReader]:
+        """The parts of a multipart body; 400 for what is none."""
+        await self.begin()
+        try:
+            async for part in await self.request.multipart():
+                if isinstance(part, BodyPartReader):
+                    yield part
+        except (ValueError, AssertionError) as problem:
+            raise Refusal(400, f"The multipart body cannot be read: {problem}") from problem
+
     async def document(self) -> Any:
         """The XML document of a request, or None where XNAT sees no body.
 
@@ -181,12 +199,8 @@ class Call:
             raise Refusal(422, f"unable to parse the document: {error}") from error
 
     async def _xml_part(self) -> bytes | None:
-        await self.begin()
-        reader = await self.request.multipart()
         found = None
-        async for part in reader:
-            if not isinstance(part, BodyPartReader):
-                continue
+        async for part in self.parts():
             if (part.filename or "").endswith(".xml"):
                 found = bytes(await part.read())
             else:
@@ -237,8 +251,8 @@ def json(value: Any, status: int = 200) -> web.Response:
 
 
 def error(refusal: Refusal, *, api: str) -> web.Response:
-    """A refusal as its API words it: an HTML page below /data, plain text below /xapi."""
-    if api == "xapi":
+    """A refusal as its API words it: an HTML page below /data, else plain text."""
+    if api in ("xapi", "sandbox"):
         response = text(refusal.message, refusal.status)
     else:
         reason = escape(refusal.message)

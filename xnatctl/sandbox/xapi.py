@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import msgspec
-from aiohttp import BodyPartReader, web
+from aiohttp import web
 
 from . import documents, downloads, finding, prearchive_api, processing, receivers, schemas
 from .accounts import DELETE, EDIT, READ, User
@@ -19,6 +19,7 @@ from .store import Item
 from .web import Call, Refusal, empty, json, text
 
 _SITE = ("siteId", "siteUrl", "siteHome", "siteDescriptionText", "requireLogin")
+_Record = dict[str, Any]
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="XNAT Protected Area"'}
 
 
@@ -82,13 +83,6 @@ def _admin(call: Call) -> None:
         raise Refusal(403, "Only administrators may do this")
 
 
-async def _decoded(call: Call) -> Any:
-    try:
-        return msgspec.json.decode(await call.body())
-    except msgspec.DecodeError as error:
-        raise Refusal(400, f"The body is not JSON: {error}") from error
-
-
 async def _site(call: Call, rest: list[str]) -> web.Response:
     """Build, and site properties. Those that are set are kept; they change nothing."""
     settings = call.settings
@@ -105,7 +99,7 @@ async def _site(call: Call, rest: list[str]) -> web.Response:
     match call.method, rest:
         case "POST" | "PUT", [] | [_]:
             _admin(call)
-            given = {rest[0]: (await call.body()).decode()} if rest else await _decoded(call)
+            given = {rest[0]: (await call.body()).decode()} if rest else await call.json(_Record)
             kept = call.store.record("site", "properties") or {}
             call.store.set_record("site", "properties", kept | dict(given))
             return empty()
@@ -144,7 +138,9 @@ async def _users(call: Call, rest: list[str]) -> web.StreamResponse:
         case []:
             if call.method == "POST":
                 _admin(call)
-                given = await _decoded(call)
+                given = await call.json(dict[str, str])
+                if not given.get("username"):
+                    raise Refusal(400, "A user needs a name")
                 if accounts.user(given["username"]) is not None:
                     raise Refusal(409, "The user exists")
                 made = accounts.add(given["username"], given.get("password", ""))
@@ -198,7 +194,7 @@ async def _roles(call: Call, user: User, named: list[str]) -> web.Response:
     """
     if call.method in ("PUT", "DELETE"):
         _admin(call)
-        roles = named or (await _decoded(call) if call.method == "PUT" else [])
+        roles = named or (await call.json(list[str]) if call.method == "PUT" else [])
         if "Administrator" in roles:
             call.accounts.change(user.login, admin=call.method == "PUT")
     changed = _other(call, user.login)
@@ -220,7 +216,7 @@ async def _groups(call: Call, user: User) -> web.Response:
     projects = call.store.find("kind='project'")
     if call.method == "PUT":
         _admin(call)
-        for group in await _decoded(call):
+        for group in await call.json(list[str]):
             code, _, role = str(group).rpartition("_")
             project = call.store.find_project(code)
             if project is None or role not in ("owner", "member", "collaborator"):
@@ -292,10 +288,7 @@ async def _custom_fields(call: Call, rest: list[str]) -> web.Response:
     if call.accounts.item_rights(call.user, item) < EDIT:
         raise Refusal(403, "You may not change this item")
     if call.method == "PUT":
-        given = await _decoded(call)
-        if not isinstance(given, dict):
-            raise Refusal(400, "Custom fields are an object")
-        held |= given
+        held |= await call.json(_Record)
     elif name not in held:
         raise Refusal(404, f"There is no field {name}")
     else:
@@ -322,7 +315,7 @@ async def _investigators(call: Call, rest: list[str]) -> web.Response:
         _admin(call)
         store.set_record("investigator", number, None)
         return json(True)
-    given = await _decoded(call)
+    given = await call.json(_Record)
     names = ("title", "firstname", "lastname", "institution", "department", "email", "phone")
     fresh = {name: str(given.get(name) or "") for name in names}
     if call.method == "PUT":
@@ -387,9 +380,8 @@ async def _upload_xml(call: Call) -> web.Response:
 
 async def _item_part(call: Call) -> bytes:
     """The part `item` of a form."""
-    await call.begin()
-    async for part in await call.request.multipart():
-        if isinstance(part, BodyPartReader) and part.name == "item":
+    async for part in call.parts():
+        if part.name == "item":
             return bytes(await part.read())
     raise Refusal(400, "Required request part 'item' is not present")
 
@@ -425,7 +417,7 @@ async def _refresh(call: Call, rest: list[str]) -> web.Response:
     options = {name for part in rest for name in part.split(",")}
     spelled = {"append", "checksum", "delete", "populateStats"}
     wanted = {name for name in spelled if name.lower() in {o.lower() for o in options}}
-    for address in await _decoded(call):
+    for address in await call.json(list[str]):
         refresh(call, str(address), wanted, need=EDIT)
     return empty()
 
