@@ -115,6 +115,7 @@ def test_who_may_not_see_pipelines_still_sees_wrappers(xnatctl: Call, script: Sc
     done = xnatctl("pipeline", "list", "-P", "P", "-q")
     assert (done.code, done.out) == (0, "dcm2niix-session\n")
     script("GET", "/data/projects/Q/pipelines", status=404)
+    script("GET", "/data/projects", table())
     assert xnatctl("pipeline", "list", "-P", "Q").code == 5
 
 
