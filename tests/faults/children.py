@@ -16,6 +16,7 @@ from anyio.from_thread import start_blocking_portal
 
 from xnatctl.sandbox.seed import seed
 from xnatctl.sandbox.server import Sandbox
+from xnatctl.sandbox.settings import Settings
 from xnatctl.sandbox.store import Store
 
 
@@ -69,10 +70,12 @@ def demo(store: Store) -> None:
 
 
 @contextmanager
-def servers(folder: Path, fill: Callable[[Store], None] = demo) -> Iterator[Servers]:
-    """Two sandboxes, the first filled."""
+def servers(
+    folder: Path, fill: Callable[[Store], None] = demo, *, settings: Settings | None = None
+) -> Iterator[Servers]:
+    """Two sandboxes, the first filled, the second with `settings`."""
     with start_blocking_portal() as portal:
-        here, there = Sandbox(folder / "here"), Sandbox(folder / "there")
+        here, there = Sandbox(folder / "here"), Sandbox(folder / "there", settings=settings)
         with (
             portal.wrap_async_context_manager(here),
             portal.wrap_async_context_manager(there),

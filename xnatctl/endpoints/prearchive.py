@@ -25,7 +25,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field, replace
-from typing import IO
+from typing import IO, Literal
 
 import anyio
 import anyio.to_thread
@@ -67,7 +67,8 @@ class _Intake:
     entry: PrearchiveEntry | None = None
     before: frozenset[tuple[str, str]] | None = None
     sent: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    resent: bool = False
+    state: Literal["open", "asked", "archived"] = "open"
+    """From `asked` on nothing is sent again: the server archives, whatever becomes of answers."""
 
 
 class PrearchiveSink:
@@ -158,6 +159,7 @@ class PrearchiveSink:
             self._archive.seat(unit).is_new = False
         await self._archive.begin(unit)
         if importing:
+            await self._drop_leftover(unit)
             fresh = any(item.verdict is Verdict.COPY for item in importing)
             if fresh and self._archive.seat(unit).session_id:
                 raise Conflict(
@@ -165,18 +167,23 @@ class PrearchiveSink:
                     why="its scans differ from the source's, and importing would merge the two",
                     hint="use --dicom copy, or rename or remove the session there",
                 )
-            await self._drop_leftover(unit)
             self._intakes[unit.key] = _Intake()
 
     async def _drop_leftover(self, unit: Unit) -> None:
         """Delete the entry of an earlier run that died; its address was stored before it was
-        used.
+        used. One that the server is archiving is waited for: then the session is there.
         """
         address, before = unit.facts.get("entry", ""), unit.facts.get("before")
+        was_archived = False
         if address:
             left = await self._imports.find_entry(entry_of(address))
-            if left is not None and (left.is_ours or unit.facts.get("unmarked")):
+            if left is not None and "ARCHIVING" in left.status:
+                await self._wait_until_archived(unit, left)
+                was_archived = True
+            elif left is not None and (left.is_ours or unit.facts.get("unmarked")):
                 await self._imports.delete(left)
+            elif left is None:
+                was_archived = bool(self._archive.seat(unit).session_id)
         elif before is not None:
             for one in await self._imports.list_entries(unit.target.project):
                 new = _marks({(one.timestamp, one.folder)}) not in before.split(" ")
@@ -184,6 +191,8 @@ class PrearchiveSink:
                     await self._imports.delete(one)
         if address or before is not None:
             await self._remember(unit.key, {"entry": None, "unmarked": None, "before": None})
+        if was_archived and any(item.verdict is Verdict.COPY for item in unit.to_move):
+            raise Replan("what an earlier run had sent has been archived meanwhile")
 
     async def put(self, unit: Unit, item: Item, chunks: Chunks) -> None:
         if self._routing is not None and item.key == ROUTE:
@@ -198,6 +207,8 @@ class PrearchiveSink:
             await self._archive.put_many(unit, item, events)
             return
         intake = self._intakes[unit.key]
+        if intake.state != "open":
+            return
         if intake.before is None:
             entries = await self._imports.list_entries(unit.target.project)
             intake.before = frozenset((one.timestamp, one.folder) for one in entries)
@@ -337,6 +348,35 @@ class PrearchiveSink:
         entry = intake.entry
         if entry is None:
             return
+        if intake.state == "open":
+            overwrite = await self._make_ready(unit, intake, entry)
+            target = unit.target
+            crash.at("entry-archive")
+            try:
+                await self._imports.archive(
+                    entry,
+                    project=target.project,
+                    subject=target.subject or "",
+                    session=target.session or "",
+                    overwrite=overwrite,
+                )
+                intake.state = "archived"
+            except StillArchiving:
+                intake.state = "asked"
+        try:
+            if intake.state == "asked":
+                await self._wait_until_archived(unit, entry)
+                intake.state = "archived"
+            crash.at("entry-archived")
+            await self._map_scans(unit)
+        except (Conflict, Corrupt):
+            intake.state = "open"
+            raise
+        crash.at("scans-mapped")
+        del self._intakes[unit.key]
+
+    async def _make_ready(self, unit: Unit, intake: _Intake, entry: PrearchiveEntry) -> str:
+        """Build the entry, compare it, and see that its place is free; how it is to overwrite."""
         await self._imports.build(entry)
         await self._wait_until_built(unit, entry)
         crash.at("entry-built")
@@ -351,22 +391,7 @@ class PrearchiveSink:
                 f"the destination got a session {unit.target.session} while this one was sent",
                 hint="rename or remove one of them",
             )
-        target = unit.target
-        crash.at("entry-archive")
-        try:
-            await self._imports.archive(
-                entry,
-                project=target.project,
-                subject=target.subject or "",
-                session=target.session or "",
-                overwrite="append" if replaced else "",
-            )
-        except StillArchiving:
-            await self._wait_until_archived(unit, entry)
-        crash.at("entry-archived")
-        await self._map_scans(unit)
-        crash.at("scans-mapped")
-        del self._intakes[unit.key]
+        return "append" if replaced else ""
 
     async def _wait_until_built(self, unit: Unit, entry: PrearchiveEntry) -> None:
         async for found in self._looks(entry, self._waiting.build):
@@ -389,7 +414,7 @@ class PrearchiveSink:
                 raise Corrupt(f"{unit.key} is neither in the prearchive nor in the archive")
             if found.status in ("ERROR", "CONFLICT"):
                 raise Conflict(f"{self.name} could not archive {unit.key}: it is {found.status}")
-        raise ServerFault(f"{self.name} is still archiving {unit.key}")
+        raise StillArchiving(f"{self.name} is still archiving {unit.key}")
 
     async def _looks(
         self, entry: PrearchiveEntry, most: float
@@ -448,8 +473,14 @@ class PrearchiveSink:
         await self._remember(unit.key, facts)
 
     async def abandon(self, unit: Unit) -> None:
-        """Delete our entry, so that nothing incomplete can be archived by anybody later."""
+        """Delete our entry, so that nothing incomplete can be archived by anybody later.
+
+        One that the server was asked to archive is complete, and stays.
+        """
         intake = self._intakes.get(unit.key)
+        if intake is not None and intake.state != "open":
+            await self._archive.abandon(unit)
+            return
         if intake is not None and intake.before is not None:
             for found in await self._made(unit, intake, intake.before):
                 if "ARCHIVING" not in found.status:
