@@ -119,9 +119,14 @@ def summary(report: Report) -> dict[str, Any]:
             }
             for one in report.problems[:100]
         ],
-        "left": [asdict(one) for one in report.left[:MOST_PROBLEMS]],
-        "gone": [asdict(one) for one in report.gone[:MOST_PROBLEMS]],
+        "left": [_left(one) for one in report.left[:MOST_PROBLEMS]],
+        "gone": [_left(one) for one in report.gone[:MOST_PROBLEMS]],
         "remarks": [asdict(one) for one in report.remarks],
         "interrupted": report.interrupted,
         "exit_code": report.exit_code,
     }
+
+
+def _left(one: Left) -> dict[str, str]:
+    row = {"key": one.key, "code": one.code, "reason": one.reason}
+    return {**row, "unit": one.unit} if one.unit else row
