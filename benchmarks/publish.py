@@ -57,7 +57,9 @@ def _line(row: Row, who: str, *, first: bool) -> str:
     each = f"{requests / row.sessions:.1f} a session" if row.sessions > 1 else f"{requests}"
     cells = [
         _title(row) if first else "",
-        who.replace("|", "\\|") + (f" (1/{1 / share:.0f} of it, scaled)" if share < 1 else ""),
+        who.replace("|", "\\|")
+        + (", the ceiling" if who == row.ceiling else "")
+        + (f" (1/{1 / share:.0f} of it, scaled)" if share < 1 else ""),
         f"{seconds:,.2f}",
         f"{row.bytes / 1e6 / seconds:,.0f}" if row.bytes else "",
         f"{row.files / seconds:,.0f}" if row.files > 1 else "",

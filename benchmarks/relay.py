@@ -25,12 +25,27 @@ from measure import (
 from xnatctl.sandbox.bodies import Generated
 from xnatctl.sandbox.store import Store
 
+PIPES, OLD = "curl | curl", "xnatctl 0.6.0"
+MOST_PIPES = 50
+"""Sessions that curl gets, where there are more: it begins three programs for each."""
 
-def copied(name: str, seed: str, *, rounds: int, mode: str = "copy", goal: float = 0.9) -> Row:
-    """Ours against pipes of curl over the same bodies, with an MD5 of each and without."""
+
+def copied(
+    name: str,
+    seed: str,
+    *,
+    rounds: int,
+    mode: str = "copy",
+    goal: float = 0.9,
+    part: str = "",
+    goal_06: float = 0.0,
+) -> Row:
+    """Ours against pipes of curl over the same bodies, with an MD5 of each and without, and against
+    xnatctl 0.6.0, once, on the seed `part`, by file.
+    """
     sessions, files, size = large(seed)
     load = f"{sessions} sessions, {files:,} files, {size / 1e6:,.0f} MB"
-    row = Row(name, load, size, files, sessions, "curl | curl")
+    row = Row(name, load, size, files, sessions, PIPES)
     if goal:
         row.goals["curl | md5 | curl"] = ("seconds", goal)
     with servers(seed) as (here, there, folder):
@@ -41,9 +56,13 @@ def copied(name: str, seed: str, *, rounds: int, mode: str = "copy", goal: float
                 lambda _: ours(here, there, folder, fresh(), "--dicom", mode),
             ),
             Contender("curl | md5 | curl", lambda _: pipes(here, there, folder, bodies)),
-            Contender("curl | curl", lambda _: pipes(here, there, folder, bodies, prove=False)),
+            Contender(PIPES, lambda _: pipes(here, there, folder, bodies, prove=False)),
         ]
-        return race(row, rounds, contenders)
+        race(row, rounds, contenders)
+    if part:
+        row.goals[OLD] = ("seconds", goal_06)
+        _by_06(row, part, large(part)[1] / files)
+    return row
 
 
 def pipes(
@@ -75,10 +94,11 @@ def pipes(
     return timed(f"xargs -P 4 -d '\\n' -I CMD bash -o pipefail -c CMD < {script}")
 
 
-def _scans(here: Server) -> list[tuple[str, str, str]]:
+def _scans(here: Server, most: int = 1_000_000) -> list[tuple[str, str, str]]:
+    """Path, session and scan of the scans of the first `most` sessions."""
     rows = here.get("/data/projects/LARGE/experiments?format=json")["ResultSet"]["Result"]
     found = []
-    for row in rows:
+    for row in rows[:most]:
         scans = here.get(f"/data/experiments/{row['ID']}/scans?format=json")
         for scan in scans["ResultSet"]["Result"]:
             path = f"/data/experiments/{row['ID']}/scans/{scan['ID']}/files"
@@ -92,16 +112,27 @@ def against_06(name: str, seed: str, part: str, *, goal: float, rounds: int = 1)
     some, some_files, _ = large(part)
     share = some / sessions if some < sessions else some_files / files
     load = f"{sessions:,} sessions, {files:,} files, {size / 1e6:,.0f} MB, DICOM by import"
-    row = Row(name, load, size, files, sessions)
-    row.goals["xnatctl 0.6.0"] = ("seconds", goal)
+    row = Row(name, load, size, files, sessions, PIPES)
+    row.goals[OLD] = ("seconds", goal)
     with servers(seed) as (here, there, folder):
-        race(row, rounds, [Contender("xnatctl", lambda _: ours(here, there, folder, fresh()))])
+        bodies = _scans(here, most=MOST_PIPES)
+        scans = sessions * int(seed.split("x")[2])
+        contenders = [
+            Contender("xnatctl", lambda _: ours(here, there, folder, fresh())),
+            Contender(
+                PIPES,
+                lambda _: pipes(here, there, folder, bodies, prove=False),
+                len(bodies) / scans,
+            ),
+        ]
+        race(row, rounds, contenders)
+    return _by_06(row, part, share)
+
+
+def _by_06(row: Row, part: str, share: float) -> Row:
     with servers(part) as (here, there, folder):
-        return race(
-            row,
-            1,
-            [Contender("xnatctl 0.6.0", _transfer_06(here, there, folder), share, is_peer=True)],
-        )
+        run = _transfer_06(here, there, folder)
+        return race(row, 1, [Contender(OLD, run, share, is_peer=True)])
 
 
 def _transfer_06(here: Server, there: Server, folder: Path) -> Callable[[int], Measured]:

@@ -132,9 +132,9 @@ def over_the_line(name: str, seed: str, *, loss: float, rounds: int, small: bool
     """
     _, files, size = large(seed)
     load = f"{files:,} files, {size / 1e6:,.0f} MB, 40 ms, 300 Mbit/s, {loss:.1%} lost"
-    row = Row(name, load, size, files, 1)
     streams = 1 if small else 4
     other = "curl, 1 stream" if small else "curl, 4 streams"
+    row = Row(name, load, size, files, 1, "" if small else other)
     row.goals[other] = ("seconds", 10.0 if small else 0.95)
     folder = Path(tempfile.mkdtemp(prefix="xnatctl-bench-"))
     try:
