@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from tests.faults.children import Servers, records
 from tests.faults.judge import judge
@@ -129,17 +130,18 @@ def worker(
     command = [*before, sys.executable, "-m", "distributed.cli.dask_worker", address]
     command += ["--nthreads", "8", "--no-dashboard", "--memory-limit", "0", "--host", host]
     command += ["--local-directory", str(home / "dask")]
-    with running(command, environ_of(home, environ)) as process:
+    with (
+        (home / "workers.log").open("ab") as log,
+        running(command, environ_of(home, environ), log=log) as process,
+    ):
         yield process
 
 
 @contextmanager
 def running(
-    command: Sequence[str], environ: Mapping[str, str]
+    command: Sequence[str], environ: Mapping[str, str], *, log: IO[bytes] | int = subprocess.DEVNULL
 ) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
     try:
         yield process
     finally:

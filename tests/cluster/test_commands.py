@@ -8,11 +8,12 @@ import random
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 import trustme
+from distributed import Client
 
 from tests.cluster.processes import (
     LOGIN,
@@ -156,11 +157,16 @@ def test_workers_without_a_login_are_named_with_their_host(ends: Servers) -> Non
     assert "Traceback" not in err
 
 
-def test_a_cluster_over_tls_needs_only_the_configuration_of_dask(ends: Servers) -> None:
+def certify(home: Path) -> None:
+    """Certificates for all processes with this home."""
     authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(ends.home / "tls-1.pem"))
+    authority.cert_pem.write_to_path(str(home / "tls-1.pem"))
     issued = authority.issue_cert("127.0.0.1")
-    issued.private_key_and_cert_chain_pem.write_to_path(str(ends.home / "tls-2.pem"))
+    issued.private_key_and_cert_chain_pem.write_to_path(str(home / "tls-2.pem"))
+
+
+def test_a_cluster_over_tls_needs_only_the_configuration_of_dask(ends: Servers) -> None:
+    certify(ends.home)
     with scheduler(ends.home, protocol="tls") as address, worker(ends.home, address):
         assert address.startswith("tls://")
         code, _, err = finished(transfer(ends, "--dicom", "copy", cluster=address))
@@ -172,6 +178,58 @@ def test_a_cluster_over_tls_needs_only_the_configuration_of_dask(ends: Servers) 
     assert code == 4
     assert f"no Dask scheduler answers at {address}" in err
     assert "distributed.comm.tls" in err
+
+
+def test_no_secret_is_seen_in_process_lists_logs_or_the_state_of_dask(ends: Servers) -> None:
+    marked = "marked-9f2c"
+    for sandbox in (ends.here, ends.there):
+        sandbox.accounts.add("admin", marked, admin=True)
+    known = {**LOGIN, "XNAT_PASS": marked, "XNAT_DEST_PASS": marked}
+    debug = {"DASK_LOGGING__DISTRIBUTED": "debug"}
+    seen = ""
+    with scheduler(ends.home) as address:
+        for password, code in ((marked, 0), (f"{marked}-wrong", 3)):
+            environ = {**known, **debug, "XNAT_DEST_PASS": password}
+            events = ends.home / f"{code}.jsonl"
+            with worker(ends.home, address, environ=environ):
+                process = transfer(ends, cluster=address, environ=known, events=events)
+                if not code:
+                    wait_for(process, events, "item_started")
+                seen += "".join(map(_command_line, Path("/proc").iterdir()))
+                with Client(address, set_as_default=False) as client:
+                    if not code:
+                        state = ends.home / "state"
+                        client.dump_cluster_state(str(state), format="yaml")
+                        seen += state.with_suffix(".yaml").read_text()
+                    found, out, err = finished(process)
+                    assert found == code, err
+                    seen += out + err + repr(client.get_worker_logs())
+                    seen += repr(client.get_scheduler_logs())
+        seen += (ends.home / "workers.log").read_text()
+    for place in ("distributed.cli.dask_worker", "out-of-band function 'join'", "task_groups"):
+        assert place in seen
+    assert marked not in seen
+
+
+def _command_line(process: Path) -> str:
+    with suppress(OSError):
+        return (process / "cmdline").read_text("utf-8", "replace")
+    return ""
+
+
+def test_a_worker_without_tls_is_not_let_in(ends: Servers) -> None:
+    certify(ends.home)
+    with scheduler(ends.home, protocol="tls") as address:
+        plain = ends.home / "plain"
+        plain.mkdir()
+        events = ends.home / "1.jsonl"
+        with worker(plain, address.replace("tls://", "tcp://")), worker(ends.home, address):
+            code, _, err = finished(transfer(ends, cluster=address, events=events))
+            assert code == 0, err
+            assert is_whole(ends, "import")
+            log = (plain / "workers.log").read_text()
+        assert "Nanny failed to start" in log
+        assert "Registered to" not in log
 
 
 def rows(folder: Path) -> dict[str, object]:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import pickle
 import signal
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -15,10 +16,10 @@ from tests.cluster.deadly import DEADLY, DeadlyCrew
 from tests.cluster.processes import scheduler
 from tests.cluster.processes import worker as worker_of
 from tests.faults.judge import judge
-from xnatctl.cluster import coordinator, worker
+from xnatctl.cluster import coordinator, members, worker
 from xnatctl.cluster.coordinator import MOST_LEASES
 from xnatctl.cluster.crew import open_crew, parse_spec
-from xnatctl.cluster.wire import packed, versions
+from xnatctl.cluster.wire import packed, unpacked, versions
 from xnatctl.engine.events import Event, ItemDone, ItemStarted, Note, UnitDone, UnitPlanned
 from xnatctl.engine.runner import Stop
 from xnatctl.errors import AuthError, Unreachable, XnatctlError
@@ -244,16 +245,32 @@ def _pretend(version: str) -> None:
 
 
 @LONG
-async def test_what_travels_has_no_secret_in_it(
+async def test_what_travels_has_no_secret_in_it_whether_the_run_succeeds_or_fails(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent: list[bytes] = []
+    seen: list[bytes] = []
 
-    def noted(record: object) -> bytes:
-        sent.append(pickle.dumps(record))
+    def sent(record: object) -> bytes:
+        seen.append(pickle.dumps(record))
         return packed(record)
 
-    monkeypatch.setattr(coordinator, "packed", noted)
+    def received(data: bytes) -> object:
+        seen.append(zlib.decompress(data))
+        return unpacked(data)
+
+    monkeypatch.setattr(members, "packed", sent)
+    monkeypatch.setattr(coordinator, "packed", sent)
+    monkeypatch.setattr(coordinator, "unpacked", received)
     assert (await bench.transfer()).exit_code == 0
-    assert any(b"RemoteTransfer" in one for one in sent)
-    assert not any(b"admin" in one for one in sent)
+    assert not any(b"admin" in one for one in seen)
+    await bench.crew.client.run(_set_password, "marked-secret")
+    try:
+        with pytest.raises(AuthError) as error:
+            await bench.transfer()
+    finally:
+        await bench.crew.client.run(_set_password, "admin")
+    seen.append(pickle.dumps(error.value))
+    assert {b"RemoteTransfer", b"Letter", b"Order"} <= {
+        name for name in (b"RemoteTransfer", b"Letter", b"Order") for one in seen if name in one
+    }
+    assert not any(b"marked-secret" in one for one in seen)
