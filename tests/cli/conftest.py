@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -90,6 +90,30 @@ def xnatctl(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
         return Result(code, out, err)
 
     return call
+
+
+class Ends(NamedTuple):
+    """Two servers, the first filled."""
+
+    here: Sandbox
+    there: Sandbox
+
+
+@pytest.fixture
+def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
+    """Source and destination by the environment alone, for this test."""
+    with start_blocking_portal() as portal:
+        here, there = Sandbox(tmp_path / "here"), Sandbox(tmp_path / "there")
+        fill(here.store)
+        with (
+            portal.wrap_async_context_manager(here),
+            portal.wrap_async_context_manager(there),
+        ):
+            for prefix, one in (("XNAT", here), ("XNAT_DEST", there)):
+                monkeypatch.setenv(f"{prefix}_URL", one.url)
+                monkeypatch.setenv(f"{prefix}_USER", "admin")
+                monkeypatch.setenv(f"{prefix}_PASS", PASSWORD)
+            yield Ends(here, there)
 
 
 @pytest.fixture

@@ -4,46 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 
 from xnatctl.sandbox.faults import Fault
-from xnatctl.sandbox.server import Sandbox
 
-from .conftest import fill
+from .conftest import Ends
 
 Call = Callable[..., Any]
 CHECK = ("project", "transfer-check", "-P", "STUDY", "--dest-project", "COPY", "-o", "json")
-
-
-@dataclass(frozen=True, slots=True)
-class Ends:
-    here: Sandbox
-    there: Sandbox
-
-
-@pytest.fixture
-def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
-    with start_blocking_portal() as portal:
-        here, there = Sandbox(tmp_path / "here"), Sandbox(tmp_path / "there")
-        fill(here.store)
-        with (
-            portal.wrap_async_context_manager(here),
-            portal.wrap_async_context_manager(there),
-        ):
-            for prefix, one in (("XNAT", here), ("XNAT_DEST", there)):
-                monkeypatch.setenv(f"{prefix}_URL", one.url)
-                monkeypatch.setenv(f"{prefix}_USER", "admin")
-                monkeypatch.setenv(f"{prefix}_PASS", "admin")
-            yield Ends(here, there)
 
 
 def no_such_project(ends: Ends) -> None:

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 
 from xnatctl.sandbox.server import Sandbox
 
-from .conftest import fill
+from .conftest import Ends
 
 Call = Callable[..., Any]
 LINE = ("project", "transfer", "-P", "STUDY", "--dest-project", "COPY")
 GONE = "subjects/SUB1/sessions/SUB1_MR2"
-
-
-@pytest.fixture
-def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Sandbox, Sandbox]]:
-    """Both servers by the environment alone, the first filled."""
-    with start_blocking_portal() as portal:
-        here, there = Sandbox(tmp_path / "here"), Sandbox(tmp_path / "there")
-        fill(here.store)
-        with (
-            portal.wrap_async_context_manager(here),
-            portal.wrap_async_context_manager(there),
-        ):
-            for prefix, one in (("XNAT", here), ("XNAT_DEST", there)):
-                monkeypatch.setenv(f"{prefix}_URL", one.url)
-                monkeypatch.setenv(f"{prefix}_USER", "admin")
-                monkeypatch.setenv(f"{prefix}_PASS", "admin")
-            yield here, there
 
 
 def drop(sandbox: Sandbox) -> None:
@@ -48,7 +30,7 @@ def held(sandbox: Sandbox) -> bool:
 
 
 def test_deletions_are_told_refused_above_the_limit_and_done_within_it(
-    xnatctl: Call, ends: tuple[Sandbox, Sandbox], tmp_path: Path
+    xnatctl: Call, ends: Ends, tmp_path: Path
 ) -> None:
     here, there = ends
     assert xnatctl(*LINE, "--yes").code == 0
@@ -81,7 +63,7 @@ def test_deletions_are_told_refused_above_the_limit_and_done_within_it(
 
 @pytest.mark.parametrize("narrow", [("--subject", "SUB1"), ("--since", "2024-01-01")])
 def test_deletions_and_a_selection_exclude_each_other(
-    xnatctl: Call, ends: tuple[Sandbox, Sandbox], narrow: tuple[str, ...]
+    xnatctl: Call, ends: Ends, narrow: tuple[str, ...]
 ) -> None:
     refused = xnatctl(*LINE, "--yes", "--delete-extra", *narrow)
     assert refused.code == 2
@@ -89,7 +71,7 @@ def test_deletions_and_a_selection_exclude_each_other(
 
 
 def test_who_says_no_at_the_prompt_keeps_what_is_there(
-    xnatctl: Call, ends: tuple[Sandbox, Sandbox], monkeypatch: pytest.MonkeyPatch
+    xnatctl: Call, ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = ends
     assert xnatctl(*LINE, "--yes").code == 0
