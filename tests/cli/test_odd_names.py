@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -245,3 +246,21 @@ def test_two_sessions_that_a_disk_cannot_tell_apart_are_named_and_the_first_stay
     assert xnatctl(*line).code == 1
     assert bodies(windows / "out" / "subjects") == there
     assert sum(one in (body("T_MR1"), body("t_mr1")) for one in there) == 1
+
+
+def test_an_archive_is_unpacked_under_names_that_the_disk_takes(
+    xnatctl: Call, tmp_path: Path
+) -> None:
+    names = ("plain.txt", "ü" * 140 + ".txt", "a.txt", "@~a.txt")
+    (tmp_path / "in").mkdir()
+    with zipfile.ZipFile(tmp_path / "in" / "odd.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, body(name))
+    line = ("local", "extract", str(tmp_path / "in"), "-o", "json")
+    done = xnatctl(*line)
+    assert (done.code, done.json()["files"]) == (0, len(names)), done.err
+    mapped = {row["key"]: row["path"] for row in done.json()["mapped"]}
+    assert set(mapped) == {names[1], names[3]}
+    for name in names:
+        assert (tmp_path / "in" / mapped.get(name, name)).read_bytes() == body(name)
+    assert xnatctl(*line).json()["files"] == 0

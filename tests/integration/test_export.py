@@ -221,6 +221,35 @@ async def test_a_file_that_left_its_resource_is_found_and_one_of_the_user_is_lef
     assert (folder / "mine.txt").exists()
 
 
+@pytest.mark.parametrize("deletions", ["report", "delete"])
+@pytest.mark.parametrize("first", ["a file", "a folder"])
+async def test_a_file_that_became_a_folder_or_a_folder_a_file_is_followed(
+    demo: Bench, tmp_path: Path, first: str, deletions: Any
+) -> None:
+    out = tmp_path / "out"
+    store = demo.here.store
+    session = store.find_experiment("DEMO_001_MR1", store.find_project("DEMO"))
+    assert session is not None
+    own = next(one for one in store.resources(session) if one.label == "PHYSIO")
+    names = ["both", "both/inside.txt"][:: 1 if first == "a file" else -1]
+    for name in names:
+        for file in [one for one in store.files(own) if one.path in names]:
+            store.remove_file(own, file)
+            shutil.rmtree(store.resource_folder(own) / "both", ignore_errors=True)
+        store.add_file(own, name, name.encode())
+        store.refresh_stats(own)
+        done = await export(demo, out, deletions=deletions)
+        assert (done.report.exit_code, done.finished) == (0, True), done.report.problems
+
+    assert set(at_server(demo)) <= set(digests(out))
+    third = await export(demo, out, deletions=deletions)
+    assert third.report.exit_code == 0
+    if deletions == "delete":
+        assert digests(out) == at_server(demo)
+    listed = {row.get("name", row["path"]).rpartition("/PHYSIO/files/")[2] for row in rows(out)}
+    assert names[1] in listed
+
+
 async def test_a_narrowed_export_takes_nothing_for_deleted(demo: Bench, tmp_path: Path) -> None:
     out = tmp_path / "out"
     await export(demo, out)

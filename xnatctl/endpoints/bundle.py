@@ -22,6 +22,7 @@ import json
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,8 +39,9 @@ from xnatctl.xnat.fields import field_path
 from xnatctl.xnat.parse import digest_of
 
 from .catalogue import FIELDS, NO_FIELDS, PROJECT, SETTINGS
-from .local import FileStamp, LocalSink, Written
+from .local import FileStamp, LocalSink, Written, keys_of
 from .manifest import HOME, Ledger, Page, Row
+from .names import folders_above
 
 PAGE = "page-of-the-manifest"
 """The key of the item that stands for a unit's rows."""
@@ -114,7 +116,7 @@ class BundleSink(LocalSink):
     async def _keep(self, rows: list[Written]) -> None:
         self._fresh.update((row.path, row) for row in rows)
 
-    async def inventory(self, unit: Unit) -> Inventory:
+    async def inventory(self, unit: Unit, former: Iterable[str] = ()) -> Inventory:
         page, before = await anyio.to_thread.run_sync(self._pages, unit)
         if page.unit != unit.key:
             raise Conflict(
@@ -126,7 +128,8 @@ class BundleSink(LocalSink):
         known = {str(self._root / path): row for path, row in rows.items()}
         self._known.update(known)
         try:
-            found = dict(await super().inventory(unit))
+            former = [row.name or row.path for row in page.rows.values()]
+            found = dict(await super().inventory(unit, former))
         finally:
             for path in known:
                 self._known.pop(path, None)
@@ -145,9 +148,14 @@ class BundleSink(LocalSink):
                     found[item.key] = Stamp(digest=print_)
                 else:
                     del found[item.key]
-        if page.state:
+        # A file that was read or written since is not in the page as it is now.
+        if page.state and not self._is_fresh(unit):
             found[PAGE] = Stamp(digest=page.state)
         return found
+
+    def _is_fresh(self, unit: Unit) -> bool:
+        items = unit.items if self._fresh else ()
+        return any(str(self.path(unit, key)) in self._fresh for key in keys_of(items))
 
     def _pages(self, unit: Unit) -> tuple[Page, Page]:
         before = self._previous.read(unit.key) if self._previous else Page(unit.key)
@@ -168,7 +176,8 @@ class BundleSink(LocalSink):
         """Shares stand in the documents; the page of rows is added."""
         unit = super().prepare(unit, inventory)
         items = tuple(item for item in unit.items if item.path != "share")
-        state = digest_of(*sorted(f"{one.key}\t{one.size}\t{one.digest}" for one in items))
+        stamps = (f"{self.where(unit, one.key)}\t{one.size}\t{one.digest}" for one in items)
+        state = digest_of(*sorted(stamps))
         page = Item(
             key=PAGE,
             kind="document",
@@ -185,6 +194,7 @@ class BundleSink(LocalSink):
 
     async def begin(self, unit: Unit) -> None:
         await super().begin(unit)
+        await anyio.to_thread.run_sync(self._make_way, unit)
         if self._previous is not None:
             links = [
                 (self._previous.root / self.where(unit, item.key), self.path(unit, item.key))
@@ -192,6 +202,15 @@ class BundleSink(LocalSink):
                 if item.verdict is Verdict.KEEP and item.key != PAGE
             ]
             await anyio.to_thread.run_sync(_link_all, links)
+
+    def _make_way(self, unit: Unit) -> None:
+        """Remove files of this export where the source has a folder by now."""
+        old = self.ledger.read(unit.key).rows
+        keys = (key for item in unit.to_move for key in expected(item))
+        above = {folder for key in keys for folder in folders_above(self.where(unit, key))}
+        for path in above & old.keys():
+            with suppress(OSError):
+                (self._root / path).unlink()
 
     async def put(self, unit: Unit, item: Item, chunks: Chunks) -> None:
         if item.key == PAGE:

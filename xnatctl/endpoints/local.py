@@ -76,7 +76,7 @@ def below_unit(unit: Unit, key: str) -> str:
     return f"{unit.key}/{key}"
 
 
-def _keys(items: Iterable[Item]) -> list[str]:
+def keys_of(items: Iterable[Item]) -> list[str]:
     """The keys of all bodies that items carry."""
     return [key for item in items for key in [one.key for one in item.members] or [item.key]]
 
@@ -198,14 +198,16 @@ class LocalSink:
     def prepare(self, unit: Unit, inventory: Inventory) -> Unit:
         """The unit with the paths of what cannot have its own name here."""
         named = {}
-        for key in _keys(unit.items):
+        for key in keys_of(unit.items):
             if (where := self.where(unit, key)) != self._place(unit, key):
                 named[key] = where
         return replace(unit, mapped=named) if named else unit
 
-    async def inventory(self, unit: Unit) -> Inventory:
+    async def inventory(self, unit: Unit, former: Iterable[str] = ()) -> Inventory:
         """Size and MD5 of what is there of the unit's files; MD5s are read again where unknown.
-        Raises Conflict where another unit has the same folder here.
+
+        `former` are paths that may still be on the disk and have to stay. Raises Conflict where
+        another unit has the same folder here.
         """
         if not self._has_looked:
             found = await anyio.to_thread.run_sync(look, self._root)
@@ -218,8 +220,8 @@ class LocalSink:
                 why=f"here {folder} and {self._owned[fold(folder)]} are the same",
                 hint="write to a file system that tells upper from lower case",
             )
-        keys = _keys(unit.items)
-        self._odd |= self._names.clashes({self._place(unit, key) for key in keys})
+        keys = keys_of(unit.items)
+        self._odd |= self._names.clashes({*former, *(self._place(unit, key) for key in keys)})
         wanted = {key: self._path(unit, key) for key in keys}
         stamps = await anyio.to_thread.run_sync(_stat_all, wanted)
         known: dict[str, str] = {}
@@ -234,7 +236,7 @@ class LocalSink:
 
     async def begin(self, unit: Unit) -> None:
         """Make the root, and sweep away what a killed run left where this one is going to write."""
-        folders = {Path(_folder(self._path(unit, key))) for key in _keys(unit.to_move)}
+        folders = {Path(_folder(self._path(unit, key))) for key in keys_of(unit.to_move)}
         with _words(self._root):
             await anyio.to_thread.run_sync(_make_folders, self._root)
         await anyio.to_thread.run_sync(sweep, folders)

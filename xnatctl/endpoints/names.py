@@ -232,7 +232,7 @@ def _folds(folder: Path) -> bool:
     return False
 
 
-def _above(place: str) -> Iterator[str]:
+def folders_above(place: str) -> Iterator[str]:
     """The folders above a path, the nearest first."""
     while "/" in place:
         place = place.rpartition("/")[0]
@@ -242,7 +242,7 @@ def _above(place: str) -> Iterator[str]:
 def _folders(places: Collection[str]) -> set[str]:
     found: set[str] = set()
     for place in places:
-        for folder in _above(place):
+        for folder in folders_above(place):
             if folder in found:
                 break
             found.add(folder)
