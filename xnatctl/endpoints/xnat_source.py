@@ -544,7 +544,15 @@ class XnatSource:
     def member_path(self, item: Item, name: str) -> str:
         label = label_of(item.lane)
         marker = f"/resources/{label}/files/"
-        return name.partition(marker if marker in name else "/files/")[2]
+        head, known, path = name.partition(marker)
+        if not known:
+            return name.partition("/files/")[2]
+        # XNAT writes a scan's type behind every folder that is called like the scan (1.8).
+        folder = f"/{head.rpartition('/')[2]}/"
+        mangled = item.ref.level == "scans" and folder in f"/{path}"
+        if mangled and all(one.path != path for one in item.members):
+            return f"/{path}".replace(folder, f"/{item.ref.item}/")[1:]
+        return path
 
 
 def _cannot_carry(key: str, path: str) -> Left | None:
