@@ -72,6 +72,21 @@ async def test_a_link_that_is_gone_for_a_while_costs_time_alone(
     assert found.is_whole
 
 
+@pytest.mark.fault("server busy, with or without Retry-After")
+async def test_an_import_waits_for_a_busy_server_longer_than_its_tries_would_last(
+    demo: Bench, record_property: Record
+) -> None:
+    demo.there.faults.add(Fault("POST */services/import*", "status", nth=1, times=7))
+
+    report = await demo.transfer(dicom="import", selection=PART)
+
+    found = look(demo, "import")
+    account(record_property, found, claims=[report.exit_code == 0 and not found.is_whole])
+    assert demo.there.faults.unused() == []
+    assert report.exit_code == 0, report.problems
+    assert found.is_whole
+
+
 @pytest.mark.fault("clock jumps")
 @SAMPLED
 async def test_clocks_that_jump_by_an_hour_change_nothing(

@@ -23,6 +23,7 @@ from xnatctl.engine.events import (
 )
 from xnatctl.engine.plan import MANY
 from xnatctl.engine.runner import Stop
+from xnatctl.engine.state import StateStore
 from xnatctl.engine.types import Item, Report, Unit, UnitOutcome
 from xnatctl.errors import (
     Busy,
@@ -706,6 +707,34 @@ async def test_a_stop_is_said_once_and_at_once(tmp_path: Path) -> None:
     assert pair.arrived == {}
     assert report.exit_code == 143
     assert len([note for note in pair.seen(Note) if "terminated" in note.text]) == 1
+
+
+def test_who_asks_first_for_the_end_of_a_run_names_its_reason() -> None:
+    stop = Stop()
+    stop.ask("Ctrl-C", 130)
+    stop.ask("the deadline of 1 s is over", 1)
+
+    assert (stop.why, stop.code) == ("Ctrl-C", 130)
+
+
+async def test_a_run_whose_end_cannot_be_recorded_tells_what_it_did_and_does_not_claim_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*row: object) -> None:
+        raise LocalFault("the state store cannot be used", why="disk is full")
+
+    pair = bench(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(StateStore, "end_run", full)
+        report = await pair.run()
+
+    assert pair.arrived == FILES
+    assert report.exit_code == 1
+    assert report.files == len(FILES)
+    assert "disk is full" in report.interrupted
+    assert isinstance(pair.events[-1], RunDone)
+    assert await pair.statuses() == ["interrupted"]
+    assert (await pair.run()).files == 0
 
 
 async def test_what_does_not_end_within_its_grace_is_cancelled_and_abandoned(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import sqlite3
@@ -14,7 +16,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from xnatctl.engine.state import SCHEMA_VERSION, Pair, StateStore, locked
+from xnatctl.engine.state import SCHEMA_VERSION, Pair, StateStore, is_held, locked
 from xnatctl.errors import LocalFault, Locked
 
 PAIR = Pair("https://a.example/P", "https://b.example/P")
@@ -347,6 +349,20 @@ def test_a_pair_that_another_process_holds_is_locked_until_that_process_dies(
 
     with locked(tmp_path, PAIR):
         pass
+
+
+def test_a_file_system_without_locks_is_said_and_not_taken_for_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(handle: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+
+    with pytest.raises(LocalFault, match="no locks") as caught, locked(tmp_path, PAIR):
+        pass
+    assert "XDG_STATE_HOME" in caught.value.hint
+    assert not is_held(tmp_path, PAIR)
 
 
 def test_a_lock_is_free_again_after_an_error(tmp_path: Path) -> None:

@@ -240,18 +240,15 @@ class UnitRun:
     async def _item(self, unit: Unit, item: Item) -> Outcome:
         """Try an item until it has arrived, reconciling before each new attempt."""
         run = self._run
-        policy = run.options.policy
         started = time.monotonic()
         todo = [item]
-        attempt = tries = 0
-        down_since = 0.0
+        tries = _Tries(run)
         while True:
-            attempt += 1
-            tries += 1
+            attempt = tries.begin()
             moved = _Meter(run.bus, unit.key, item.key)
             run.bus.emit(ItemStarted(unit.key, item, attempt))
             try:
-                if tries > 1:
+                if tries.made > 1:
                     crash.at("item-failed")
                     todo = await self._reconcile(unit, todo, split=attempt > SPLIT_AFTER)
                     crash.at("item-reconciled")
@@ -262,25 +259,13 @@ class UnitRun:
             except XnatctlError as error:
                 if isinstance(error, LocalFault):
                     raise
-                if isinstance(error, Busy) or self._is_waiting(error):
-                    down_since = down_since or time.monotonic()
-                    attempt -= time.monotonic() - down_since < run.options.patience
-                else:
-                    down_since = 0.0
-                lags = _may_lag(error) and attempt <= LAGGING_TRIES
-                if not (is_retryable(error) or lags) or attempt >= policy.attempts:
+                pause = tries.pause_after(error)
+                if pause is None:
                     return _item_failed(item, error, attempt, started)
-                pause = run.options.lag if lags else policy.pause(max(1, attempt), error)
                 run.bus.emit(
                     ItemRetried(unit.key, item.key, attempt, words(error), pause, moved.total)
                 )
                 await run.sleep(pause)
-
-    def _is_waiting(self, error: XnatctlError) -> bool:
-        """Whether the host is known to be down, so that the failure says nothing of the item."""
-        limits = self._run.limits
-        gate = limits.source if error.blame == "source" else limits.sink
-        return gate.is_closed and is_retryable(error)
 
     async def _reconcile(self, unit: Unit, todo: list[Item], *, split: bool) -> list[Item]:
         """What is still missing after a failed attempt: its answer may have been lost, not its
@@ -326,10 +311,9 @@ class UnitRun:
     async def _import(self, unit: Unit, items: list[Item], stage: int) -> None:
         """An import is all or nothing: after any failure it is undone and begun afresh."""
         run = self._run
-        policy = run.options.policy
-        attempt = 0
+        tries = _Tries(run)
         while True:
-            attempt += 1
+            attempt = tries.begin()
             started = time.monotonic()
             wasted = 0
             try:
@@ -347,11 +331,9 @@ class UnitRun:
                 raise
             except XnatctlError as error:
                 await self._abandon(unit)
-                stopping = run.stop.asked.is_set()
-                lags = _may_lag(error) and attempt <= LAGGING_TRIES
-                if not (is_retryable(error) or lags) or attempt >= policy.attempts or stopping:
+                pause = None if run.stop.asked.is_set() else tries.pause_after(error)
+                if pause is None:
                     raise
-                pause = run.options.lag if lags else policy.pause(attempt, error)
                 run.bus.emit(
                     ItemRetried(unit.key, items[0].lane, attempt, words(error), pause, wasted)
                 )
@@ -481,6 +463,44 @@ class UnitRun:
             error=error,
             error_kind="mismatch" if mismatches else (lost[0].error_kind if lost else ""),
         )
+
+
+class _Tries:
+    """The tries of an item or of an import, counted from 1.
+
+    Those that a busy or closed host costs are free for `patience` seconds: they say nothing of what
+    was tried.
+    """
+
+    def __init__(self, run: Means) -> None:
+        self._run = run
+        self._down_since = 0.0
+        self.made = 0
+        self._counted = 0
+
+    def begin(self) -> int:
+        self.made += 1
+        self._counted += 1
+        return self._counted
+
+    def pause_after(self, error: XnatctlError) -> float | None:
+        """Seconds until the next try; None where no other can help or is left."""
+        options = self._run.options
+        if isinstance(error, Busy) or self._is_waiting(error):
+            self._down_since = self._down_since or time.monotonic()
+            self._counted -= time.monotonic() - self._down_since < options.patience
+        else:
+            self._down_since = 0.0
+        lags = _may_lag(error) and self._counted <= LAGGING_TRIES
+        if not (is_retryable(error) or lags) or self._counted >= options.policy.attempts:
+            return None
+        return options.lag if lags else options.policy.pause(max(1, self._counted), error)
+
+    def _is_waiting(self, error: XnatctlError) -> bool:
+        """Whether the host is known to be down, so that the failure says nothing of the item."""
+        limits = self._run.limits
+        gate = limits.source if error.blame == "source" else limits.sink
+        return gate.is_closed and is_retryable(error)
 
 
 class _Meter:

@@ -16,7 +16,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from xnatctl.errors import LocalFault, XnatctlError, first_known
+from xnatctl.errors import LocalFault, XnatctlError, first_known, words
 from xnatctl.retry import Backoff, Sleep
 
 from . import crash
@@ -62,7 +62,7 @@ class Options:
 
 
 class Stop:
-    """How a run is asked to end: `ask` once for no new work, and the signal's exit code is kept."""
+    """How a run is asked to end: no new work. Who asks first names the reason and the exit code."""
 
     def __init__(self) -> None:
         self.asked = anyio.Event()
@@ -70,8 +70,9 @@ class Stop:
         self.code = 0
 
     def ask(self, why: str, code: int) -> None:
-        self.why, self.code = why, code
-        self.asked.set()
+        if not self.asked.is_set():
+            self.why, self.code = why, code
+            self.asked.set()
 
 
 class InProcess:
@@ -163,19 +164,30 @@ class Run:
 
     async def _close(self, fault: BaseException | None) -> Report:
         cancelled = fault is not None and not isinstance(fault, Exception)
-        report = self.account.report(
-            interrupted=self.stop.why or ("cancelled" if cancelled else ""),
-            code=self.stop.code or (getattr(fault, "exit_code", 1) if fault else 0),
-            accept=self.options.accept if self.options.fail_on_left else None,
-        )
+        if cancelled:
+            self.stop.ask("cancelled", 1)
+        code = getattr(fault, "exit_code", 1) if fault else 0
+        report = self._report(code)
         if not self.options.dry_run:
             with anyio.CancelScope(shield=True):
                 crash.at("run-end")
-                await self.state.end_run(self.id, status_of(report), summary(report))
+                try:
+                    await self.state.end_run(self.id, status_of(report), summary(report))
+                except LocalFault as error:
+                    # What was done is told in any case, also where it cannot be remembered.
+                    self.stop.ask(words(error), error.exit_code)
+                    report = self._report(code)
                 crash.at("run-ended")
         self.bus.emit(RunDone(report))
         crash.at("run-told")
         return report
+
+    def _report(self, code: int) -> Report:
+        return self.account.report(
+            interrupted=self.stop.why,
+            code=self.stop.code or code,
+            accept=self.options.accept if self.options.fail_on_left else None,
+        )
 
     async def _work(self, selection: Selection) -> None:
         send, receive = anyio.create_memory_object_stream[Unit](self.dispatcher.slots)

@@ -448,8 +448,10 @@ def is_held(folder: Path, pair: Pair) -> bool:
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:
+        return False  # a file system without locks: nobody can hold one there
     finally:
         os.close(handle)
     return False
@@ -467,12 +469,18 @@ def locked(folder: Path, pair: Pair) -> Iterator[None]:
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             owner = os.pread(handle, 200, 0).decode("utf-8", "replace").strip()
             raise Locked(
                 f"another run works from {pair.source} to {pair.sink}",
                 why=f"it is {owner}" if owner else "",
                 hint="wait for it to end; a lock never outlives its process",
+            ) from error
+        except OSError as error:
+            raise LocalFault(
+                f"the lock {path} cannot be held",
+                why=f"{error.strerror}: this file system has no locks",
+                hint="name a folder on a local disk with XDG_STATE_HOME",
             ) from error
         os.ftruncate(handle, 0)
         os.pwrite(handle, _owner().encode(), 0)
