@@ -7,7 +7,8 @@ import pytest
 from tests.integration.conftest import Bench
 from tests.integration.oracle import files_of, instances_of, leftovers
 from xnatctl.engine.events import UnitDone
-from xnatctl.sandbox.store import Item, Resource, Store
+from xnatctl.sandbox.catalog import Resource
+from xnatctl.sandbox.store import Item, Store
 
 LABEL = "DEMO_001_MR1"
 

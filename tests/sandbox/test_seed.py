@@ -22,12 +22,13 @@ import pytest
 from xnatctl.sandbox import phantom
 from xnatctl.sandbox.assembly import assemble
 from xnatctl.sandbox.bodies import chunks
+from xnatctl.sandbox.catalog import File, Resource
 from xnatctl.sandbox.documents import write
 from xnatctl.sandbox.seed import Large, parse, seed
 from xnatctl.sandbox.seed_nasty import LONG_NAME, NAMES, UNFIT_FOR_ZIP
 from xnatctl.sandbox.seed_parts import SeedError
 from xnatctl.sandbox.server import Sandbox
-from xnatctl.sandbox.store import File, Item, Resource, Store
+from xnatctl.sandbox.store import Item, Store
 
 SERIES = phantom.Series(phantom.Study("S_MR1", "S", "Name^First"), "3", 3)
 

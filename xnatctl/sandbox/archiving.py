@@ -18,9 +18,10 @@ from xml.etree import ElementTree as ET
 
 from . import documents
 from .bodies import Digests, Hasher, digest_file, move_file, safe_path
+from .catalog import Resource
 from .dicom import anonymise
 from .prearchive import UNASSIGNED, Entry, Stored
-from .store import Item, Resource
+from .store import Item
 from .web import pause
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from xml.etree import ElementTree as ET
 from xml.sax.saxutils import quoteattr
 
 from . import documents
-from .store import Item, Resource, Store
+from .catalog import Resource
+from .store import Item, Store
 from .vocabulary import XNAT, XSI_TYPE
 
 _HIDDEN = {

@@ -10,10 +10,10 @@ from aiohttp import web
 from . import finding
 from .accounts import EDIT
 from .bodies import digest_file, safe_path, safe_segment
+from .catalog import Resource
 from .receiving import Spool, files_below
 from .routing import Place, parse
 from .sending import Body, send_file
-from .store import Resource
 from .web import Call, Refusal, empty, table
 
 

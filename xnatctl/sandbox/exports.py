@@ -16,9 +16,10 @@ from aiohttp import web
 from . import documents
 from .assembly import assemble, catalog_name, catalog_text
 from .bodies import Generated
+from .catalog import Resource
 from .files import body_of
 from .sending import Body, send_archive, send_file
-from .store import Item, Resource
+from .store import Item
 from .web import Call, Refusal, table
 
 _DIR = ("Name", "DIR", "Size", "URI")

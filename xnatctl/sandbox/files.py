@@ -18,9 +18,10 @@ from . import finding, inside, uploads
 from .accounts import DELETE, EDIT, READ
 from .assembly import catalog_text
 from .bodies import Generated, safe_path
+from .catalog import File, Resource
 from .routing import Place
 from .sending import Body, send_archive, send_file
-from .store import File, Item, Resource
+from .store import Item
 from .web import Call, Refusal, empty, table, text
 
 _RESOURCE_COLUMNS = (

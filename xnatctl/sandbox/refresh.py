@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from . import finding
 from .bodies import digest_file
+from .catalog import Resource
 from .files import held
 from .routing import Place, parse
-from .store import Item, Resource
+from .store import Item
 from .web import Call, Refusal
 
 _ALL = {"append", "checksum", "delete", "populateStats"}

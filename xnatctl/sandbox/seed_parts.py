@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from . import phantom
 from .bodies import Generated
+from .catalog import Resource
 from .database import SandboxError
-from .store import Item, Resource, Store
+from .store import Item, Store
 
 MTIME = 1_709_290_800.0  # 2024-03-01: the same on every run, like everything else in a seed
 

@@ -24,10 +24,11 @@ from aiohttp import web
 
 from .accounts import EDIT
 from .bodies import Digests, safe_path
+from .catalog import Resource
 from .members import ARCHIVES, members
 from .receiving import Shelf, Spool, files_below, inbox_path, read_file
 from .routing import Place
-from .store import Item, Resource
+from .store import Item
 from .untar import gunzip
 from .unzip import BadZip
 from .web import Call, Refusal, empty, json, text
