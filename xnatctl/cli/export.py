@@ -157,7 +157,11 @@ async def project_export(
             why="it goes with none of --snapshot, --bagit and --format",
         )
     if values["bids"] and values["cluster"]:
-        raise UsageError("--bids works in this process alone", hint="leave --cluster out")
+        raise UsageError(
+            "--bids works in this process alone",
+            why="which files a dataset holds is known only where the state store is",
+            hint="leave --cluster out",
+        )
     if mirror and values["snapshot"]:
         raise UsageError("--mirror and --snapshot exclude each other")
     if values["snapshot"] and values["deletions"] != "report":
