@@ -8,6 +8,7 @@ import pytest
 
 from xnatctl.engine.report import MOST_PROBLEMS, Account, summary
 from xnatctl.engine.types import Left, Mismatch, Outcome, Report, UnitOutcome
+from xnatctl.ui.report import imported
 
 COPIED = UnitOutcome("u1", "session", "S1", "copied", files=3, bytes=30, files_kept=1)
 KEPT = UnitOutcome("u2", "session", "S2", "kept", files_kept=4, bytes_kept=40)
@@ -142,6 +143,19 @@ def test_the_summary_names_what_failed_and_what_was_left() -> None:
     (left,) = data["left"]
     assert left == {"key": "u6", "code": "vanished", "reason": "it is gone", "unit": "S6"}
     assert (data["files"], data["exit_code"]) == (3, 8)
+
+
+@pytest.mark.parametrize(
+    ("verb", "verified", "said"),
+    [
+        ("transfer", {"count": 2, "digest": 1}, "2 DICOM objects were imported"),
+        ("transfer", {"count": 1}, "1 DICOM object was imported"),
+        ("transfer", {"digest": 3}, ""),
+        ("download", {"count": 2}, ""),
+    ],
+)
+def test_what_an_import_changed_is_said(verb: str, verified: dict[str, int], said: str) -> None:
+    assert imported(verb, verified).partition(":")[0] == said
 
 
 def test_what_is_worth_knowing_of_a_unit_stands_in_the_report_and_fails_nothing() -> None:

@@ -72,6 +72,8 @@ async def transfer_history(app: App, *, project: str | None, shape: Shape) -> in
         )
     names = ("id", "status", "started", "dest", "synced", "failed", "files", "bytes")
     app.console.rows(rows, [Column(name) for name in names], shape=shape)
+    if not rows:
+        app.console.say(f"no transfer{f' of {project}' if project else ''} was run from here")
     return 0 if rows else 1
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from .console import Column, Console
 from .render import size, span
-from .report import gone_sentence, left_sentence
+from .report import gone_sentence, imported, left_sentence
 
 FIGURES = ("copied", "kept", "left", "failed", "files", "bytes", "files_kept")
 
@@ -76,6 +76,8 @@ def print_account(data: Mapping[str, Any], console: Console) -> None:
     verified = data.get("verified", {})
     for how, number in verified.items():
         console.say(f"verified by {how}: {number} files")
+    if changed := imported(data["verb"], verified):
+        console.say(changed)
     for one in data.get("left", []):
         console.warn(left_sentence(one))
     for one in data.get("gone", []):
@@ -99,6 +101,7 @@ def to_html(data: Mapping[str, Any]) -> str:
         rows=category_rows(data),
         figures=FIGURES,
         verified=data.get("verified", {}),
+        imported=imported(data["verb"], data.get("verified", {})),
         left=data.get("left", []),
         gone=data.get("gone", []),
         remarks=data.get("remarks", []),

@@ -165,8 +165,19 @@ def print_report(report: Report, console: Console) -> None:
         for remark in report.remarks[:SHOWN]:
             console.say(f"{remark.label or remark.key}: {remark.text}")
         _more(console, len(report.remarks), "remark")
+        if changed := imported(report.verb, report.verified):
+            console.say(changed)
     console.say(totals(report))
     console.say(f"run {report.run_id}")
+
+
+def imported(verb: str, verified: Mapping[str, int]) -> str:
+    """What an import changed: only what went through one is proven by counting objects."""
+    number = verified.get("count", 0) if verb == "transfer" else 0
+    if not number:
+        return ""
+    objects = f"{count(number, 'DICOM object')} {'was' if number == 1 else 'were'} imported"
+    return f"{objects}: names and file headers are the destination's (--dicom copy keeps them)"
 
 
 def gone_sentence(key: str, code: str, reason: str) -> str:
