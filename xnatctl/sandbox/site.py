@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from . import automation, cache, documents, finding, prearchive_api, searching
+from . import automation, cache, documents, finding, prearchive_services, searching
 from .accounts import DELETE, EDIT, READ
 from .files import body_of, held
 from .listing import own_rows
@@ -98,11 +98,11 @@ async def _service(call: Call, name: str, rest: list[str]) -> web.StreamResponse
         case ["refresh", "catalog"]:
             return await _refresh(call)
         case ["archive"]:
-            return await prearchive_api.archive_service(call)
+            return await prearchive_services.archive_service(call)
         case ["validate-archive"]:
-            return await prearchive_api.validate_service(call)
+            return await prearchive_services.validate_service(call)
         case ["prearchive", action]:
-            return await prearchive_api.queue_service(call, action)
+            return await prearchive_services.queue_service(call, action)
         case ["workflows", *further]:
             return _workflows(call, further)
         case ["dicomdump"]:
