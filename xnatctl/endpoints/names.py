@@ -35,8 +35,8 @@ LONGEST = 255
 DEEPEST = 2000
 """Bytes of a path below the root; PATH_MAX of Linux (4,096) leaves as much for the root."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+=-]{0,60}(?:\.[A-Za-z0-9_+=-]{1,30}){0,2}")
-_PLAIN_PATH = re.compile(rf"(?:{_PLAIN.pattern}/){{0,7}}{_PLAIN.pattern}")
+_PLAIN = re.compile(r"(?:(?:^|/)[A-Za-z0-9_][A-Za-z0-9_.+=,-]{0,120})+")
+"""A path of which every disk that is not strict holds each part, as most are."""
 _DEVICE = re.compile(
     r"(?:con|prn|aux|nul|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])(?:\..*)?", re.I | re.S
 )
@@ -63,7 +63,7 @@ class Names:
 
     def place(self, true: str) -> str:
         """The relative path for a true one, both with slashes."""
-        if not self.strict and _PLAIN_PATH.fullmatch(true):
+        if not self.strict and len(true) < DEEPEST and _PLAIN.fullmatch(true):
             return true
         parts = true.split("/")
         return self._short(parts, [self.name(part) for part in parts])
@@ -96,8 +96,6 @@ class Names:
         return found
 
     def _holds(self, true: str) -> bool:
-        if _PLAIN.fullmatch(true):
-            return not (self.strict and _DEVICE.fullmatch(true))
         if true in ("", ".", "..") or true.startswith(MARK) or "\0" in true or is_part(true):
             return False
         try:
