@@ -138,6 +138,11 @@ def test_both_ends_are_checked_before_anything_is_written(
     assert any("refused the login" in words for words in refused)
 
 
+def test_a_selection_that_fits_nothing_is_said(xnatctl: Call, ends: None) -> None:
+    done = xnatctl(*line("TWELVE", "--session", "SUB9_*"))
+    assert (done.code, "fits no subject and no session of STUDY" in done.err) == (0, True)
+
+
 def test_the_map_and_the_report_tell_what_became_of_ids_and_of_twins(
     xnatctl: Call, ends: None, signed_in: Sandbox, destination: Sandbox, tmp_path: Path
 ) -> None:

@@ -629,6 +629,18 @@ async def test_a_saved_plan_is_executed_exactly(tmp_path: Path) -> None:
     assert not [path for path in pair.arrived if path.startswith("u2/")]
 
 
+async def test_a_plan_that_was_executed_in_part_is_gone_on_with(tmp_path: Path) -> None:
+    pair = bench(tmp_path)
+    await pair.run(dry_run=True)
+    plan = {event.unit.key: event.signature for event in pair.seen(UnitPlanned)}
+    await pair.run(plan={"u1": plan["u1"]})
+
+    report = await pair.run(plan=plan)
+
+    assert (report.exit_code, pair.arrived) == (0, FILES)
+    assert (report.units_kept, report.units_done) == (1, len(plan) - 1)
+
+
 async def test_a_unit_outside_a_saved_plan_is_not_touched(tmp_path: Path) -> None:
     pair = bench(tmp_path)
     await pair.run(dry_run=True)

@@ -285,6 +285,8 @@ async def run_transfer(app: App, options: TransferOptions, *, save: Path | None 
     if options.dry_run:
         return _show_plan(app, options, planned, report, rate=rate, save=save)
     _show_report(app, options, report, source, sink)
+    if selection.rules and report.by_kind.keys() <= {"project"} and not report.interrupted:
+        app.console.warn(f"the selection fits no subject and no session of {options.project}")
     if report.units_failed and not report.interrupted:  # an interruption said so at once
         app.console.say(f"to go on: {command_line(app)}")
     return report.exit_code
