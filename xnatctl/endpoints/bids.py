@@ -240,8 +240,8 @@ class BidsSink(LocalSink):
                 hint="leave `run-` out of the rules; runs are numbered where there are several",
             )
 
-    async def inventory(self, unit: Unit) -> Inventory:
-        return await super().inventory(self._named(unit))
+    async def inventory(self, unit: Unit, former: Iterable[str] = ()) -> Inventory:
+        return await super().inventory(self._named(unit), former)
 
     def prepare(self, unit: Unit, inventory: Inventory) -> Unit:
         return super().prepare(self._named(unit), inventory)
