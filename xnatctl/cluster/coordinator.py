@@ -170,6 +170,8 @@ class Coordinator:
                     raise
             finally:
                 self._give_back(lease)
+            async with lease.writing:
+                pass  # what it has asked for is known to whoever gets the unit next
             if lease.result is not None:
                 await self._remember(lease.result)
                 if lease.result.outcome is not None:
@@ -302,11 +304,12 @@ class Coordinator:
     async def _answer(self, asks: list[tuple[Member, Ask]]) -> None:
         async def one(member: Member, ask: Ask) -> None:
             error: XnatctlError | None = None
-            if ask.token not in member.leases:
+            if (lease := member.leases.get(ask.token)) is None:
                 error = XnatctlError("the unit was given to another worker")
             else:
                 try:
-                    await self._remember(Result(None, (ask.call,)))
+                    async with lease.writing:
+                        await self._remember(Result(None, (ask.call,)))
                 except XnatctlError as fault:
                     error = fault
             answers[member].append((ask.number, error))

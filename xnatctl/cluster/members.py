@@ -56,6 +56,7 @@ class Lease:
     ended: anyio.Event = field(default_factory=anyio.Event)
     result: Result | None = None
     why_lost: str = ""
+    writing: anyio.Lock = field(default_factory=anyio.Lock)
 
     def end(self, result: Result | None = None, *, why_lost: str = "") -> None:
         if not self.ended.is_set():
