@@ -77,7 +77,9 @@ ENDPOINTS_SHARE = {
     "parts",
 }
 ENDPOINTS_WRAP = {
+    ("xnat_source", "items"),
     ("prearchive", "archive"),
+    ("prearchive", "importable"),
     ("prearchive", "routing"),
     ("removal", "archive"),
     ("upload", "archive"),

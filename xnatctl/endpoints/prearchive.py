@@ -24,7 +24,7 @@ import re
 import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import IO, Literal
 
 import anyio
@@ -32,7 +32,7 @@ import anyio.to_thread
 
 from xnatctl.engine import crash
 from xnatctl.engine.ports import Chunks, Inventory
-from xnatctl.engine.types import Container, Item, Member, Stamp, Unit, Verdict
+from xnatctl.engine.types import Item, Stamp, Unit, Verdict
 from xnatctl.errors import (
     Conflict,
     Corrupt,
@@ -50,14 +50,14 @@ from xnatctl.zipstream import Event as ZipEvent
 from xnatctl.zipstream import MemberData, MemberEnd, MemberStart, ZipWriter
 
 from .archive import ArchiveSink, Remember, known_session
-from .catalogue import SESSION_XML, SETTINGS, label_of
+from .catalogue import SETTINGS
+from .importable import read_header, scan_of, with_imports
 from .routing import Routing
 
 IN_MEMORY = 16 * 1024 * 1024
 PIECE = 256 * 1024
 ROUTE = f"{SETTINGS}/prearchive_code"
 _DICOM_KEY = re.compile(r"scans/[^/]+/resources/DICOM")
-DICOM_TAGS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber")
 
 
 @dataclass(slots=True)
@@ -101,35 +101,7 @@ class PrearchiveSink:
     # --- the plan ------------------------------------------------------------------------------
 
     def prepare(self, unit: Unit, inventory: Inventory) -> Unit:
-        """Turn the files of each importable scan into one import item; note why others are
-        copied.
-        """
-        unit = self._archive.prepare(unit, inventory)
-        if unit.kind != "session":
-            return unit
-        files: dict[str, list[Item]] = defaultdict(list)
-        for item in unit.items:
-            if item.kind == "file":
-                files[item.lane].append(item)
-        imported, notes = {}, list(unit.notes)
-        for container in unit.containers:
-            some = files.get(container.key, [])
-            if not some or container.ref.level != "scans" or not _is_dicom(container):
-                continue
-            reason = _why_copy(unit, container, some, inventory)
-            if reason:
-                if any(one.key not in inventory for one in some):
-                    notes.append(f"scan {container.ref.item} goes by copy: {reason}")
-            else:
-                imported[container.key] = _import_item(unit, container, some)
-        if not imported:
-            return replace(unit, notes=tuple(notes))
-        items = [
-            replace(one, stage=1) if one.kind == "document" else one
-            for one in unit.items
-            if one.kind != "file" or one.lane not in imported
-        ]
-        return replace(unit, items=(*imported.values(), *items), notes=tuple(notes))
+        return with_imports(self._archive.prepare(unit, inventory), inventory)
 
     async def inventory(self, unit: Unit) -> Inventory:
         found = dict(await self._archive.inventory(unit))
@@ -292,7 +264,7 @@ class PrearchiveSink:
     ) -> AsyncIterator[bytes]:
         """A zip of the proven objects of one scan, each sent only when it is whole."""
         intake = self._intakes[unit.key]
-        scan = _scan_of(item)
+        scan = scan_of(item)
         intake.sent[scan] = set()
         writer = ZipWriter()
         with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as held:
@@ -317,8 +289,8 @@ class PrearchiveSink:
 
     async def _checked_uid(self, unit: Unit, item: Item, name: str, held: IO[bytes]) -> str:
         """The SOP Instance UID of an object that an import will keep where it belongs."""
-        scan = _scan_of(item)
-        header = _read_header(held)
+        scan = scan_of(item)
+        header = read_header(held)
         problem = ""
         if header is None:
             problem = f"not-dicom:{name} is not DICOM"
@@ -335,7 +307,7 @@ class PrearchiveSink:
 
     async def _by_copy(self, unit: Unit, item: Item, reason: str) -> None:
         await self._remember(unit.key, {f"copy:{item.key}": reason})
-        raise Replan(f"scan {_scan_of(item)} cannot be imported as it is: {reason}")
+        raise Replan(f"scan {scan_of(item)} cannot be imported as it is: {reason}")
 
     # --- completion ----------------------------------------------------------------------------
 
@@ -437,7 +409,7 @@ class PrearchiveSink:
         for item in unit.to_move:
             if item.kind != "import":
                 continue
-            missing = intake.sent[_scan_of(item)] - listed
+            missing = intake.sent[scan_of(item)] - listed
             if not missing:
                 continue
             said = f"{len(missing)} of {len(item.members)} objects did not arrive"
@@ -463,7 +435,7 @@ class PrearchiveSink:
         for item in unit.items:
             if item.kind != "import":
                 continue
-            scan = _scan_of(item)
+            scan = scan_of(item)
             found = by_uid.get(item.uid) or (scan if scan in ids else "")
             if not found:
                 raise Corrupt(f"scan {scan} of {unit.key} is not in the archived session")
@@ -521,69 +493,10 @@ def _marks(entries: Iterable[tuple[str, str]]) -> str:
     return " ".join(sorted(f"{timestamp}/{folder}" for timestamp, folder in entries))
 
 
-def _is_dicom(container: Container) -> bool:
-    return label_of(container.key) == "DICOM" or container.format == "DICOM"
-
-
-def _why_copy(unit: Unit, container: Container, files: list[Item], inventory: Inventory) -> str:
-    """Why a scan is not imported; empty when it is."""
-    key, scan = container.key, container.ref.item or ""
-    if reason := unit.facts.get(f"copy:{key}", ""):
-        return reason
-    if unit.facts.get(f"imported:{key}") and (key in inventory or SESSION_XML not in inventory):
-        return ""
-    if label_of(key) != "DICOM":
-        return "its DICOM is not in a resource called DICOM"
-    if not (scan.isascii() and scan.isdigit()):
-        return "its ID is not a series number"
-    if SESSION_XML not in inventory:
-        return ""
-    if any(item.key in inventory for item in files):
-        return "some of its files are there as a copy already"
-    if key in inventory:
-        return ""
-    return "the session is archived already, and importing into it would merge"
-
-
-def _import_item(unit: Unit, container: Container, files: list[Item]) -> Item:
-    scan = container.ref.item or ""
-    stamps = sorted(f"{one.path}\t{one.size}\t{one.digest}" for one in files)
-    return Item(
-        key=container.key,
-        kind="import",
-        lane="import",
-        ref=files[0].ref,
-        members=tuple(Member(one.key, one.path, one.size, one.digest) for one in files),
-        digest=digest_of(*stamps),
-        uid=unit.facts.get(f"series:{scan}", ""),
-        stage=0,
-        verdict=Verdict.COPY,
-    )
-
-
-def _scan_of(item: Item) -> str:
-    return (item.ref.item or "").strip()
-
-
 def _destination(unit: Unit, entry: PrearchiveEntry | None) -> str:
     if entry is None:
         return f"/prearchive/projects/{unit.target.project}"
     return f"/prearchive/projects/{entry.project}/{entry.timestamp}/{entry.folder}"
-
-
-def _read_header(body: IO[bytes]) -> dict[str, str] | None:
-    """The identifying elements of a DICOM object; None for what is no DICOM with an instance
-    UID.
-    """
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        header = dcmread(body, stop_before_pixels=True, specific_tags=list(DICOM_TAGS))
-    except (InvalidDicomError, EOFError, ValueError, NotImplementedError, AttributeError):
-        return None
-    found = {name: str(header.get(name, "") or "").strip() for name in DICOM_TAGS}
-    return found if found["SOPInstanceUID"] else None
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:

@@ -6,7 +6,6 @@ listing of all files below it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -14,7 +13,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import replace
 from typing import Protocol
 
-from xnatctl.engine.plan import UNSAFE_NAME
 from xnatctl.engine.ports import Chunks
 from xnatctl.engine.select import recent, selects
 from xnatctl.engine.types import Container, Item, Left, Selection, Unit
@@ -23,10 +21,8 @@ from xnatctl.model import File, Ref, Resource, Session, SessionDetail, SharedIn,
 from xnatctl.xnat import metadata, paths
 from xnatctl.xnat.fields import Values
 from xnatctl.xnat.parse import digest_of, parse_session_xml
-from xnatctl.zipstream import why_unsafe
 
 from .catalogue import (
-    FIELDS,
     NO_FIELDS,
     PROJECT,
     PROJECT_XML,
@@ -39,6 +35,15 @@ from .catalogue import (
     described,
     document_key,
     label_of,
+)
+from .items import (
+    cannot_carry,
+    container,
+    fields_item,
+    provenance_item,
+    resource_at,
+    share_item,
+    share_items,
 )
 
 SHARED_IN = "shared-in"
@@ -252,10 +257,10 @@ class XnatSource:
             digest=metadata.fingerprint(xml),
             stage=0,
         )
-        documents = [document, *_shares(unit, detail.shares, "")] if self._metadata else []
+        documents = [document, *share_items(unit, detail.shares, "")] if self._metadata else []
         documents += self._as_json(documents)
         if self._fields is not None and (values := await self._fields.read(path)):
-            documents.append(_fields_item(unit, {"": values}, stage=1))
+            documents.append(fields_item(unit, {"": values}, stage=1))
         return self._filled(unit, documents, Catalogue(files), detail.resources)
 
     def _origin(self, unit: Unit, detail: SessionDetail) -> str:
@@ -315,7 +320,7 @@ class XnatSource:
         """What is only shared into the project: left, or shared again at the destination."""
         if self._shared_in == "share":
             there = next((name for project, name in shares if project == unit.ref.project), label)
-            share = _share_item(unit, unit.target.project, there or label, "")
+            share = share_item(unit, unit.target.project, there or label, "")
             return replace(unit, target=replace(unit.target, project=owner), items=(share,))
         reason = f"shared into {unit.ref.project}; it belongs to {owner}"
         return replace(unit, left=(Left(unit.key, SHARED_IN, reason),))
@@ -341,10 +346,10 @@ class XnatSource:
             documents = [
                 self._session_document(unit, detail),
                 *self._assessor_documents(unit, detail),
-                *_shares(unit, detail.shares, ""),
+                *share_items(unit, detail.shares, ""),
             ]
             for place, shares in metadata.inner_shares(detail.xml).items():
-                documents += _shares(unit, tuple(shares), f"{place}/")
+                documents += share_items(unit, tuple(shares), f"{place}/")
             documents += self._as_json(documents)
             scans = [one.id for one in detail.scans]
             documents += await self._session_fields(unit, scans, documents)
@@ -362,7 +367,7 @@ class XnatSource:
         unit = replace(unit, facts={**unit.facts, **facts})
         if self._provenance is not None and self._metadata:
             facts[PROVENANCE] = unit.facts.get(PROVENANCE) or self._origin(unit, detail)
-            documents.append(_provenance_item(unit, facts[PROVENANCE]))
+            documents.append(provenance_item(unit, facts[PROVENANCE]))
             unit = replace(unit, facts={**unit.facts, **facts})
         resources = [*detail.resources]
         for group in (detail.scans, detail.assessors, detail.reconstructions):
@@ -382,8 +387,8 @@ class XnatSource:
         if self._fields is None:
             return []
         if unit.facts.get("fields", NO_FIELDS) == NO_FIELDS:
-            return [_fields_item(unit, None, stage=2)]
-        return [_fields_item(unit, await self._all_fields(unit.ref, scans, documents), stage=2)]
+            return [fields_item(unit, None, stage=2)]
+        return [fields_item(unit, await self._all_fields(unit.ref, scans, documents), stage=2)]
 
     async def _all_fields(
         self, ref: Ref, scans: list[str], documents: Iterable[Item]
@@ -453,14 +458,14 @@ class XnatSource:
                 aside.append(key)
                 continue
             known = listed.get(key)
-            source = _at(unit.ref, place, catalogue.ids.get(key, label))
+            source = resource_at(unit.ref, place, catalogue.ids.get(key, label))
             first = known[1].label if known else catalogue.files[key][0].resource
             if first and first != label:
                 notes.append(f"a second resource called {first} is {key} at the destination")
                 facts[f"keep:resource:{key}"] = first
-            containers.append(_container(key, _at(unit.ref, place, label), known))
+            containers.append(container(key, resource_at(unit.ref, place, label), known))
             for file in catalogue.files.get(key, ()):
-                if lost := _cannot_carry(f"{key}/files/{file.path}", file.path):
+                if lost := cannot_carry(f"{key}/files/{file.path}", file.path):
                     left.append(lost)
                     continue
                 items.append(
@@ -475,7 +480,7 @@ class XnatSource:
                     )
                 )
         if any(one.lane == "resources/PROVENANCE" for one in documents):
-            own = _at(unit.ref, (None, None, None), "PROVENANCE")
+            own = resource_at(unit.ref, (None, None, None), "PROVENANCE")
             containers.append(Container("resources/PROVENANCE", own, "JSON", "PROVENANCE"))
         stamps = [f"{one.key}\t{one.size}\t{one.digest}" for one in items]
         return replace(
@@ -555,81 +560,9 @@ class XnatSource:
         return path
 
 
-def _cannot_carry(key: str, path: str) -> Left | None:
-    """Why a file of this name cannot arrive, whoever carries it."""
-    if path.endswith("_catalog.xml"):
-        return Left(key, "catalog-name", "XNAT keeps no file of that name")
-    if reason := why_unsafe(path):
-        return Left(key, UNSAFE_NAME, f"neither a URL nor an archive can carry its name: {reason}")
-    return None
-
-
 def _type_selected(selection: Selection, one: Session) -> bool:
     what = "type" if one.is_imaging else "experiment-type"
     return selects(selection, what, one.xsi_type, one.modality)
-
-
-def _provenance_item(unit: Unit, text: str) -> Item:
-    body = text.encode()
-    return Item(
-        key="resources/PROVENANCE/files/source.json",
-        kind="file",
-        lane="resources/PROVENANCE",
-        ref=unit.ref,
-        path="source.json",
-        size=len(body),
-        digest=hashlib.md5(body, usedforsecurity=False).hexdigest(),
-        body=body,
-    )
-
-
-def _fields_item(unit: Unit, values: dict[str, Values] | None, *, stage: int) -> Item:
-    """Custom fields as a document; with None they are read when it is written."""
-    body = json.dumps(values, sort_keys=True).encode() if values is not None else b""
-    return Item(
-        key=FIELDS,
-        kind="document",
-        lane=FIELDS,
-        ref=unit.ref,
-        path="fields",
-        body=body,
-        digest=digest_of(body.decode()) if body else NO_FIELDS,
-        stage=stage,
-    )
-
-
-def _shares(unit: Unit, shares: tuple[tuple[str, str], ...], below: str) -> list[Item]:
-    return [
-        _share_item(unit, project, label, below)
-        for project, label in shares
-        if project != unit.target.project
-    ]
-
-
-def _share_item(unit: Unit, project: str, label: str, below: str) -> Item:
-    """A share as a document: the other project and the label that the thing has there."""
-    return Item(
-        key=f"{below}shares/{project}",
-        kind="document",
-        lane="shares",
-        ref=unit.ref,
-        path="share",
-        body=f"{project}\n{label}".encode(),
-        digest=digest_of(project, label),
-        stage=3,
-    )
-
-
-def _container(key: str, ref: Ref, known: tuple[Place, Resource] | None) -> Container:
-    if known is None:
-        return Container(key, ref)
-    one = known[1]
-    return Container(key, ref, one.format, one.content, one.description, one.tags)
-
-
-def _at(ref: Ref, place: Place, resource: str) -> Ref:
-    level, item, side = place
-    return replace(ref, level=level, item=item, side=side, resource=resource)
 
 
 async def _one(body: bytes) -> AsyncIterator[bytes]:
