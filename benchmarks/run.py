@@ -92,11 +92,11 @@ USUAL: Plan = {
     "export": lambda: local.export(BIG, rounds=2),  # 20
     "mixed": lambda: relay.mixed(files=2000, total=400_000_000, rounds=2),  # 25
     "again": lambda: relay.unchanged(1000, rounds=2),  # 30
-    "wan": lambda: wan.over_the_line(  # 42
-        "WAN, big files", "large:1x1x4x6@25M", loss=0.0, rounds=1
+    "wan": lambda: wan.over_the_line(  # 54
+        "WAN, big files", "large:1x1x4x8@25M", loss=0.0, rounds=1
     ),
-    "wan-lossy": lambda: wan.over_the_line(  # 42
-        "WAN, big files, lossy", "large:1x1x4x6@25M", loss=0.002, rounds=1
+    "wan-lossy": lambda: wan.over_the_line(  # 54
+        "WAN, big files, lossy", "large:1x1x4x8@25M", loss=0.002, rounds=1
     ),
     "wan-small": lambda: wan.over_the_line(  # 20
         "WAN, small files", "large:1x1x4x500@8k", loss=0.0, rounds=1, small=True

@@ -31,11 +31,13 @@ from xnatctl.retry import Sleep
 Clock = Callable[[], float]
 
 WINDOW_S = 0.1
-ENOUGH_BYTES = 16 * 2**20
+ENOUGH_BYTES = 4 * 2**20
+"""A window takes so long at least, and two completions for each place or so many bytes."""
 A_COMPLETION = 256 * 1024
 """What the end of a request is worth in bytes: where files are small, that is what is delivered."""
 PRICE = 0.25
 LATE, SLOWER = 2.5, 1.3
+"""How many times later than it could a first byte is when a queue is sure, and when it may be."""
 LAGGING_S = 0.05
 FAILURES_TO_CLOSE = 20
 BUDGET, FAILURE_COSTS = 500, 5
@@ -335,9 +337,9 @@ class Gate:
                 self._settling = 0
                 self._begin_window()
             return
-        seconds, enough = (WINDOW_S, 4) if climb.is_fast else (2 * WINDOW_S, 8)
-        is_full = done >= max(enough, 2 * climb.limit) or self._bytes >= ENOUGH_BYTES
-        if not self._refusals and (now - self._opened < seconds or not is_full):
+        part = 1 if climb.is_fast else 2
+        is_full = done >= max(4 * part, 2 * climb.limit) or self._bytes >= ENOUGH_BYTES * part**2
+        if not self._refusals and (now - self._opened < WINDOW_S * part or not is_full):
             return
         before = climb.limit
         climb.step(self._sample())
