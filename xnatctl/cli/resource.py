@@ -27,7 +27,9 @@ resource = Group(
     help="Resources, the labelled folders of files: list, show, download, upload, delete.",
     lazy={
         "show": Lazy("xnatctl.cli.resource_edit:show", "Show one with its files."),
-        "download": Lazy("xnatctl.cli.download:resource_download", "Download one, verified."),
+        "download": Lazy(
+            "xnatctl.cli.resource_download:resource_download", "Download one, verified."
+        ),
         "upload": Lazy("xnatctl.cli.resource_edit:upload", "Upload a file or folder, verified."),
         "delete": Lazy("xnatctl.cli.resource_edit:delete", "Delete one with its files."),
         "refresh": Lazy("xnatctl.cli.resource_edit:refresh", "Have a catalog looked through."),
