@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +73,30 @@ def demo(store: Store) -> None:
     seed(store, "demo")
 
 
+@cache
+def filled(fill: Callable[[Store], None]) -> Path:
+    """A server's folder with data in it, made once a process; tests take copies."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with start_blocking_portal() as portal:
+        sandbox = Sandbox(folder)
+        with portal.wrap_async_context_manager(sandbox):
+            portal.call(fill, sandbox.store)
+    return folder
+
+
 @contextmanager
 def servers(
     folder: Path, fill: Callable[[Store], None] = demo, *, settings: Settings | None = None
 ) -> Iterator[Servers]:
     """Two sandboxes, the first filled, the second with `settings`."""
+    shutil.copytree(filled(fill), folder / "here")
     with start_blocking_portal() as portal:
         here, there = Sandbox(folder / "here"), Sandbox(folder / "there", settings=settings)
         with (
             portal.wrap_async_context_manager(here),
             portal.wrap_async_context_manager(there),
         ):
-            portal.call(fill, here.store)
             yield Servers(here, there, folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,11 +13,11 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from tests.cli.conftest import process
+from tests.faults.children import demo, filled
 from tests.faults.judge import Record, open_runs, unit_statuses
 from tests.faults.test_crash_points import IMPORT_ONLY, POINTS
 from tests.integration.oracle import files_of
 from tests.integration.uploading import entries_in, uids_in_archive, uids_on_disk, write_export
-from xnatctl.sandbox.seed import seed
 from xnatctl.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.fault("killed at a numbered point")
@@ -27,7 +28,8 @@ DOWNLOADS = [one for one in POINTS if one not in FAILING | IMPORT_ONLY]
 UPLOADS = [one for one in POINTS if one not in FAILING | ENTRIES | {"file-moving", "file-proven"}]
 UPLOADS = [one for one in UPLOADS if not one.startswith("item-done") and one != "item-told"]
 SAMPLE = {"member-proven"}
-SESSION = "DEMO_001_MR1"
+SESSION = "DEMO_002_CT1"
+"""It has scans of one file and scans of many, which come in different ways."""
 
 
 def cases(points: list[str]) -> list[object]:
@@ -36,10 +38,10 @@ def cases(points: list[str]) -> list[object]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Sandbox]:
+    shutil.copytree(filled(demo), tmp_path / "server")
     with start_blocking_portal() as portal:
         sandbox = Sandbox(tmp_path / "server")
         with portal.wrap_async_context_manager(sandbox):
-            portal.call(seed, sandbox.store, "demo")
             sandbox.store.create_project("P")
             yield sandbox
 

@@ -6,6 +6,7 @@ looks, and the next job goes to another project. The seed is printed on failure.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from pathlib import Path
@@ -14,12 +15,15 @@ import pytest
 
 from tests.faults.children import Sent, Servers, in_flight, servers, started, uploads
 from tests.faults.judge import Judgement, Record, account, judge, open_runs, unit_statuses
+from tests.faults.weather import SEED
 from xnatctl.sandbox.seed_parts import fill, new_project
 from xnatctl.sandbox.store import Store
 
 SUBJECTS, SINGLE, PACKED, IN_A_PACK = 20, 40, 4, 15
 FILES = SUBJECTS * (SINGLE + PACKED * IN_A_PACK)
 EARLIEST_S, LATEST_S = 0.4, 3.0
+PARTS = [(part, 25) for part in range(1, 9)]
+"""200 kills, in parts that can be shared out among workers."""
 
 
 def job(store: Store) -> None:
@@ -37,15 +41,15 @@ def job(store: Store) -> None:
 
 
 @pytest.mark.fault("killed at a random moment")
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
-    "kills", [3, pytest.param(200, marks=pytest.mark.long)], ids=["few", "all"]
+    ("part", "kills"), [(0, 3), *(pytest.param(*one, marks=pytest.mark.long) for one in PARTS)]
 )
 def test_a_job_that_is_killed_at_random_moments_loses_and_doubles_nothing(
-    tmp_path: Path, kills: int, record_property: Record
+    tmp_path: Path, part: int, kills: int, record_property: Record
 ) -> None:
-    seed = 20260301 if kills < 100 else random.SystemRandom().randrange(10**9)
-    print(f"seed {seed}")  # noqa: T201 - shown when the test fails
+    seed = f"{os.environ[SEED]}-{part}"
+    print(f"{SEED} {seed}")  # noqa: T201 - shown when the test fails
     moments = random.Random(seed)
     done = jobs = 0
     with servers(tmp_path, job) as ends:

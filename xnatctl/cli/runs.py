@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from xnatctl.engine.state import StateStore
     from xnatctl.routes import Desk
 
+FIRST_SIGNAL = 128
+"""Exit codes above it are those of signals."""
 DEFAULT_WORKERS = 16
 """The bound. A run begins with two at once and goes up only while the servers deliver more."""
 
@@ -44,6 +46,8 @@ async def desk(app: App, options: Options) -> AsyncIterator[Desk]:
     async with open_state(app) as state, app.watching() as bus:
         with app.graceful(stop.ask):
             yield Desk(state, bus, _enduring(app, options), stop)
+    if stop.asked.is_set() and stop.code < FIRST_SIGNAL:  # a signal has it said at once
+        app.console.say(f"to go on: {command_line(app)}")
 
 
 def _enduring(app: App, options: Options) -> Options:

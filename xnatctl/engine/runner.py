@@ -258,7 +258,7 @@ class Run:
     def _must_stop(self) -> bool:
         most = self.options.max_failures
         if most is not None and self._failures >= most and not self.stop.asked.is_set():
-            self.stop.ask(f"{most} units failed", 1)
+            self.stop.ask("1 unit failed" if most == 1 else f"{most} units failed", 1)
         return self.stop.asked.is_set()
 
 
