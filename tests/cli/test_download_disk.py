@@ -143,3 +143,39 @@ def test_a_download_that_is_interrupted_leaves_whole_files_and_goes_on(
     again = xnatctl(*words)
     assert again.code == 0, again.err
     assert len(bodies(tmp_path)) == FILES[verb]
+
+
+def test_a_disk_that_fills_up_in_the_night_leaves_the_night_before_as_it_was(
+    xnatctl: Call, signed_in: Sandbox, disk: Path
+) -> None:
+    store = signed_in.store
+    subject = store.create_subject(store.create_project("NIGHTS"), "N")
+
+    def add(session: str, files: int) -> None:
+        resource = store.create_resource(store.create_experiment(subject, session), "R")
+        for number in range(files):
+            store.add_file(resource, f"{number}.bin", BODY + bytes([number]))
+
+    line = ("project", "export", "-P", "NIGHTS", "--out", str(disk / "export"), "--snapshot")
+    add("N_MR1", 2)
+    assert xnatctl(*line).code == 0
+    latest = (disk / "export" / "latest").resolve()
+    before = {path: path.stat() for path in latest.rglob("*") if path.is_file()}
+    subprocess.run(["mount", "-o", "remount,size=5m", str(disk)], check=True)
+    add("N_MR2", 2)
+    add("N_MR3", 2)
+
+    done = xnatctl(*line, "--workers", "1")
+
+    assert done.code == 1
+    assert "free some space and run the same command again" in done.err
+    assert (disk / "export" / "latest").resolve() == latest
+    assert xnatctl("local", "verify", str(latest)).code == 0
+    now = {path: path.stat() for path in latest.rglob("*") if path.is_file()}
+    assert {path: (one.st_ino, one.st_mtime_ns) for path, one in now.items()} == {
+        path: (one.st_ino, one.st_mtime_ns) for path, one in before.items()
+    }
+    subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
+    done = xnatctl(*line, "-o", "json")
+    assert (done.code, done.json()["files"] < 4) == (0, True), done.err
+    assert len(bodies((disk / "export" / "latest").resolve())) == 6

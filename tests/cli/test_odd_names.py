@@ -145,9 +145,9 @@ def test_a_download_brings_every_file_and_lists_those_with_other_names(
 
 
 def test_a_person_is_told_which_names_are_others(
-    xnatctl: Call, signed_in: Sandbox, disk: Path
+    xnatctl: Call, signed_in: Sandbox, tmp_path: Path
 ) -> None:
-    done = xnatctl(*LINE[:-2], "--out", str(disk), "-o", "table")
+    done = xnatctl(*LINE[:-2], "--out", str(tmp_path), "-o", "table")
     assert (
         "resources/NAMES/files/@~a.txt of ODD_MR1 is ODD_MR1/resources/NAMES/files/@~@40~a.txt on"
         in done.err
