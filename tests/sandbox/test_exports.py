@@ -88,6 +88,14 @@ async def test_a_xar_may_lie_in_one_folder_and_lack_catalogs(full: Client) -> No
     assert await files(full) == before
 
 
+async def test_a_file_that_no_catalog_names_is_not_in_its_resource(full: Client) -> None:
+    xar = (await full(f"GET {FLAT}/XAR")).body
+    stray = repacked(xar, lambda name, data: (name.replace("a.dcm", "stray"), data))
+    await full(f"DELETE {SESSION}?removeFiles=true")
+    assert (await full(IMPORT, stray, kind=ZIP)).status == 200
+    assert await full.names(f"{SESSION}/scans/3/files") == ["sub/b c.dcm"]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

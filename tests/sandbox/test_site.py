@@ -382,6 +382,8 @@ async def test_definitions_of_custom_variables_are_a_document_for_each_type(
     root.set("name", "ours")
     sent = ET.tostring(root)
     assert (await alice(f"PUT {path}", sent, kind="text/xml")).status == 404
+    await xnat("PUT /data/projects/P/users/member/alice")
+    assert (await alice(f"PUT {path}", sent, kind="text/xml")).status == 403
     assert (await xnat(f"PUT {path}", sent, kind="text/xml")).status == 200
     assert ET.fromstring((await xnat(f"GET {path}")).text).get("name") == "ours"
     assert ET.fromstring((await xnat(f"GET {path[:-14]}ctSessionData")).text).get("name") != "ours"
@@ -432,6 +434,8 @@ async def test_files_move_from_the_cache_into_resources(xnat: Client, alice: Cli
     assert (await xnat(f"{move}/none&dest={target}/files/x")).status == 404
     await alice.put(f"{CACHE}/X/files/a.txt", b"1")
     assert (await alice(f"{move}/a.txt&dest={target}/files/x")).status == 404
+    await xnat("PUT /data/projects/P/users/collaborator/alice")
+    assert (await alice(f"{move}/a.txt&dest={target}/files/x")).status == 403
 
 
 async def test_a_document_may_be_a_part_of_a_form_and_an_assessor(xnat: Client) -> None:
