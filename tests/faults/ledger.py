@@ -110,7 +110,7 @@ ELSEWHERE: dict[str, str] = {
     "tests/unit/test_zipstream_reader.py::test_a_member_of_more_than_four": "hostile archive",
     "tests/integration/test_transfer.py::test_what_xnat_cannot_hold_is_named": "odd names",
     "tests/integration/test_download.py::test_odd_names_arrive": "odd names",
-    "tests/integration/test_download.py::test_a_name_that_the_disk_cannot_hold": "odd names",
+    "tests/cli/test_odd_names.py::test_a_download_brings_every_file": "odd names",
     "tests/integration/test_export.py::test_odd_names_are_exported": "odd names",
     "tests/contract/test_sinks.py::test_odd_names_arrive_as_they_are": "odd names",
     "tests/unit/test_limits.py::test_a_host_that_keeps_failing": "link blacked out",
