@@ -53,6 +53,8 @@ _DASK: dict[str, object] = {
     # Looks at itself that nobody reads, several times a second in each process.
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "10s",
+    # The scheduler keeps the last letters, which nobody reads twice.
+    "distributed.admin.low-level-log-length": 50,
 }
 
 
