@@ -161,11 +161,7 @@ class Config:
         )
 
     def resolve(
-        self,
-        name: str | None = None,
-        *,
-        role: Role = "source",
-        flags: Overrides = Overrides(),
+        self, name: str | None = None, *, role: Role = "source", flags: Overrides = Overrides()
     ) -> Server:
         """The server that `name` (the current one if None), the environment and flags mean.
 

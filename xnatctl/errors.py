@@ -48,7 +48,8 @@ class XnatctlError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.why = why
+        # The number of an error tells a person nothing that its words do not.
+        self.why = why.partition("] ")[2] if why.startswith("[Errno ") else why
         self.hint = hint or self.default_hint
         self.status = status
         self.blame = ""

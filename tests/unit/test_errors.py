@@ -101,3 +101,8 @@ def test_a_group_without_ours_shows_its_first_leaf() -> None:
 
     assert first_known(ExceptionGroup("outer", [ExceptionGroup("inner", [leaf])])) is leaf
     assert first_known(leaf) is leaf
+
+
+def test_why_is_words_and_no_number_of_the_system() -> None:
+    error = errors.ConfigError("x.json cannot be read", why=str(OSError(2, "No such file", "x")))
+    assert error.why == "No such file: 'x'"

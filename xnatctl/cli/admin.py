@@ -21,7 +21,9 @@ from .lookup import missing
 from .names import PROJECT, project_at
 from .options import (
     NATURAL,
+    REFRESHES,
     SELECTION,
+    USUAL_REFRESHES,
     dry_run_option,
     list_options,
     project_option,
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
     from xnatctl.cli.app import App
     from xnatctl.ui.shape import Shape
     from xnatctl.xnat.client import Xnat
-
-REFRESHES = ("checksum", "delete", "append", "populateStats")
-USUAL = ("checksum", "append", "populateStats")
 
 admin = Group(
     "admin",
@@ -98,7 +97,7 @@ async def run_refresh(app: App, wanted: Refresh) -> int:
     from xnatctl.model import Ref
     from xnatctl.xnat import paths
 
-    chosen = ",".join(wanted.options or USUAL)
+    chosen = ",".join(wanted.options or USUAL_REFRESHES)
     refreshed: list[str] = []
     failed: list[dict[str, str]] = []
     server = app.server()

@@ -271,8 +271,7 @@ def _show_text(app: App, body: bytes, path: str) -> None:
         text = body.decode()
     except UnicodeDecodeError:
         raise UsageError(
-            f"the answer of {path} is {len(body)} bytes and no text",
-            hint="add --out FILE",
+            f"the answer of {path} is {len(body)} bytes and no text", hint="add --out FILE"
         ) from None
     if app.console.is_machine:
         app.console.warn(f"the answer of {path} is no JSON and comes as it is")

@@ -144,11 +144,7 @@ class App:
     # -- servers ----------------------------------------------------------------------------------
 
     def server(
-        self,
-        profile: str | None = None,
-        *,
-        role: Role = "source",
-        flags: Overrides | None = None,
+        self, profile: str | None = None, *, role: Role = "source", flags: Overrides | None = None
     ) -> Server:
         """The server that a command means; `-p` names the source unless `profile` does."""
         from xnatctl.config import Overrides

@@ -40,12 +40,7 @@ if TYPE_CHECKING:
 @batch_option
 @consent_options
 async def subject_delete(
-    app: App,
-    *,
-    subjects: tuple[str, ...],
-    project: str | None,
-    batch: str | None,
-    consent: Consent,
+    app: App, *, subjects: tuple[str, ...], project: str | None, batch: str | None, consent: Consent
 ) -> int:
     """Delete subjects with all their sessions and files.
 
@@ -55,18 +50,12 @@ async def subject_delete(
       xnatctl subject delete SUB001 SUB002 -P STUDY --yes
       xnatctl subject delete -P STUDY --batch withdrawn.txt --yes
     """
-    labels = named(subjects, batch, what="subject")
-    return await run_subject_delete(app, app.project(project), labels, consent=consent)
-
-
-async def run_subject_delete(
-    app: App, project: str, labels: Sequence[str], *, consent: Consent
-) -> int:
     from xnatctl.xnat.edits import Edits
 
+    labels, home = named(subjects, batch, what="subject"), app.project(project)
     async with app.xnat() as xnat:
         edits = Edits(xnat)
-        changes = [await _subject(xnat, edits, project, label) for label in labels]
+        changes = [await _subject(xnat, edits, home, label) for label in labels]
         return await carry_out(app, changes, question=_question(labels, "subject"), consent=consent)
 
 
@@ -90,12 +79,7 @@ async def _subject(xnat: Xnat, edits: Edits, project: str, label: str) -> Change
 @batch_option
 @consent_options
 async def session_delete(
-    app: App,
-    *,
-    sessions: tuple[str, ...],
-    project: str | None,
-    batch: str | None,
-    consent: Consent,
+    app: App, *, sessions: tuple[str, ...], project: str | None, batch: str | None, consent: Consent
 ) -> int:
     """Delete sessions with their scans, assessors and files.
 

@@ -61,13 +61,7 @@ async def users(app: App, *, project_id: str, shape: Shape) -> None:
 @option("--invite", is_flag=True, help="Let the server mail somebody that it does not know.")
 @consent_options
 async def grant(
-    app: App,
-    *,
-    project_id: str,
-    username: str,
-    role: str,
-    invite: bool,
-    consent: Consent,
+    app: App, *, project_id: str, username: str, role: str, invite: bool, consent: Consent
 ) -> int:
     """Give a user a role in a project.
 

@@ -47,6 +47,9 @@ class Span(click.ParamType[float]):
 BY_ID_OR_LABEL = "Session: its accession ID, or its label together with -P."
 NATURAL = click.IntRange(min=0)
 SPAN = Span()
+# What a server can do with the catalog of a resource, and what is asked for unless something is.
+REFRESHES = ("checksum", "delete", "append", "populateStats")
+USUAL_REFRESHES = ("checksum", "append", "populateStats")
 SELECTION, OUTPUT, CONNECTION, TRANSFER = "Selection", "Output", "Connection", "Transfer"
 
 

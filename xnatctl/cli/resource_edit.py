@@ -13,11 +13,7 @@ from xnatctl.errors import BadReply, NotFound, UsageError
 from .changes import Change, Consent, carry_out, consent_options, planned
 from .endurance import endurance_options
 from .group import command, option
-from .options import (
-    TRANSFER,
-    dry_run_option,
-    workers_option,
-)
+from .options import REFRESHES, TRANSFER, USUAL_REFRESHES, dry_run_option, workers_option
 from .resource import FIELDS, Where, resources_of, where_options
 
 if TYPE_CHECKING:
@@ -25,9 +21,6 @@ if TYPE_CHECKING:
     from xnatctl.engine.types import Report
     from xnatctl.model import Ref
     from xnatctl.xnat.client import Xnat
-
-REFRESHES = ("checksum", "delete", "append", "populateStats")
-USUAL = ("append", "checksum", "populateStats")
 
 
 def _split(words: tuple[str, ...], *names: str) -> tuple[str | None, tuple[str, ...]]:
@@ -244,7 +237,7 @@ async def delete(app: App, *, words: tuple[str, ...], where: Where, consent: Con
     type=click.Choice(REFRESHES),
     multiple=True,
     group=TRANSFER,
-    help=f"What is done; may be repeated.  [default: {', '.join(USUAL)}]",
+    help=f"What is done; may be repeated.  [default: {', '.join(USUAL_REFRESHES)}]",
 )
 @dry_run_option
 async def refresh(
@@ -259,7 +252,7 @@ async def refresh(
     """
     from xnatctl.xnat import paths
 
-    options = ",".join(given or USUAL)
+    options = ",".join(given or USUAL_REFRESHES)
     async with app.xnat() as xnat:
         if len(words) == 1 and words[0].startswith("/"):
             uri = words[0].removeprefix("/data")

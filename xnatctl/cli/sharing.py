@@ -53,13 +53,7 @@ class Wish:
 @LABEL
 @consent_options
 async def subject_share(
-    app: App,
-    *,
-    subject: str,
-    into: str,
-    project: str | None,
-    label: str | None,
-    consent: Consent,
+    app: App, *, subject: str, into: str, project: str | None, label: str | None, consent: Consent
 ) -> int:
     """Share a subject into another project; it stays where it is.
 
@@ -99,13 +93,7 @@ async def subject_unshare(
 @LABEL
 @consent_options
 async def session_share(
-    app: App,
-    *,
-    session: str,
-    into: str,
-    project: str | None,
-    label: str | None,
-    consent: Consent,
+    app: App, *, session: str, into: str, project: str | None, label: str | None, consent: Consent
 ) -> int:
     """Share a session into another project; it stays where it is.
 

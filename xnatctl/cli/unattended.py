@@ -84,12 +84,7 @@ def unattended_options(function: Function) -> Function:
     )
     @functools.wraps(function)
     def wrapped(
-        app: Any,
-        *,
-        metrics_file: Path | None,
-        bwlimit: str | None,
-        window: str | None,
-        **rest: Any,
+        app: Any, *, metrics_file: Path | None, bwlimit: str | None, window: str | None, **rest: Any
     ) -> Any:
         wishes = Unattended(metrics_file, bwlimit, window)
         wishes.pace()  # a wrong value is refused before anything is asked of a server

@@ -128,12 +128,7 @@ async def session_upload_dicom(
     from .runs import DEFAULT_WORKERS, command_line, desk
     from .upload import exit_code
 
-    how = Options(
-        "upload-dicom",
-        command_line(app),
-        workers=1,
-        dry_run=dry_run,
-    )
+    how = Options("upload-dicom", command_line(app), workers=1, dry_run=dry_run)
     dicoms = routes.Dicoms(path, study=study, lenient=lenient)
     called = {name: value for name, value in peer.items() if value is not None}
     started = time.monotonic()

@@ -253,12 +253,7 @@ async def kill_sessions(app: App, *, username: str, consent: Consent) -> int:
 
 
 async def _one(
-    app: App,
-    login: str,
-    action: str,
-    do: Callable[[Admin], Awaitable[None]],
-    *,
-    consent: Consent,
+    app: App, login: str, action: str, do: Callable[[Admin], Awaitable[None]], *, consent: Consent
 ) -> int:
     from xnatctl.xnat.admin import Admin
 

@@ -68,12 +68,7 @@ async def subject_show(app: App, *, subject: str, project: str | None, shape: Sh
 @batch_option
 @consent_options
 async def subject_set(
-    app: App,
-    *,
-    words: tuple[str, ...],
-    project: str | None,
-    batch: str | None,
-    consent: Consent,
+    app: App, *, words: tuple[str, ...], project: str | None, batch: str | None, consent: Consent
 ) -> int:
     """Set custom variables of a subject, or of all in a batch; others stay as they are.
 

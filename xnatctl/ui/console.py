@@ -144,24 +144,24 @@ class Console:
         shape: Shape = Shape(),  # noqa: B008
     ) -> None:
         """A list. `columns` are shown in tables; JSON has every field. `-q` prints `key` alone."""
-        columns = [one if isinstance(one, Column) else Column(one) for one in columns]
-        names = [column.key for column in columns]
+        shown = [one if isinstance(one, Column) else Column(one) for one in columns]
+        names = [column.key for column in shown]
         picked = chosen(names, rows, shape)
         kept = shaped(rows, names, shape)
         if self.quiet:
             self.write("".join(f"{render.visible(row.get(key) or '')}\n" for row in kept))
             return
         if picked is not None:
-            known = {column.key: column for column in columns}
-            columns = [known.get(name) or Column(name) for name in picked]
+            known = {column.key: column for column in shown}
+            shown = [known.get(name) or Column(name) for name in picked]
             kept = [{name: row.get(name) for name in picked} for row in kept]
         if self.format == "table" and not kept and _is_terminal(self.out):
             self.say("nothing found")
         elif self.format == "table":
-            self.table(kept, columns)
+            self.table(kept, shown)
         elif self.format in ("csv", "tsv"):
             write = render.as_csv if self.format == "csv" else render.as_tsv
-            self.write(write(kept, [column.key for column in columns], header=self.headers))
+            self.write(write(kept, [column.key for column in shown], header=self.headers))
         elif self.format == "jsonl":
             self.write("".join(render.as_json_line(row) for row in kept))
         else:

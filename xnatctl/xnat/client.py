@@ -13,16 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from xnatctl.errors import BadReply, Conflict, NotFound, PermissionDenied, ServerFault
-from xnatctl.model import (
-    File,
-    Project,
-    Ref,
-    Resource,
-    Scan,
-    Session,
-    SessionDetail,
-    Subject,
-)
+from xnatctl.model import File, Project, Ref, Resource, Scan, Session, SessionDetail, Subject
 from xnatctl.transport import Reply, Transport
 
 from . import paths
@@ -276,9 +267,7 @@ class Xnat:
         """
         try:
             await self.transport.request(
-                "PUT",
-                paths.shares(owner, project),
-                params={"label": label} if label else None,
+                "PUT", paths.shares(owner, project), params={"label": label} if label else None
             )
         except Conflict:
             rows = await self.rows(paths.shares(owner))
@@ -373,12 +362,7 @@ class Xnat:
         self, ref: Ref, name: str, chunks: AsyncIterator[bytes], *, length: int | None = None
     ) -> list[str]:
         """Have a zip unpacked at the root of a resource; member names are paths inside it."""
-        params = {
-            "inbody": "true",
-            "extract": "true",
-            "overwrite": "true",
-            "update-stats": "false",
-        }
+        params = {"inbody": "true", "extract": "true", "overwrite": "true", "update-stats": "false"}
         reply = await self.transport.send(
             "PUT",
             paths.file(ref, name),
