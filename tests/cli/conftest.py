@@ -66,6 +66,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
             yield sandbox
 
 
+@pytest.fixture(scope="module")
+def destination(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """Another one, with nothing in it."""
+    with start_blocking_portal() as portal:
+        sandbox = Sandbox(tmp_path_factory.mktemp("destination"))
+        with portal.wrap_async_context_manager(sandbox):
+            yield sandbox
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home, and an environment that says nothing of XNAT."""

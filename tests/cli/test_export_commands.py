@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import bagit
 import pytest
-from anyio.from_thread import start_blocking_portal
 
 from xnatctl.sandbox.server import Sandbox
 
@@ -188,14 +187,6 @@ def test_a_dry_run_of_an_export_leaves_no_trace(
 
 
 # --- the way back ------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def destination(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    with start_blocking_portal() as portal:
-        sandbox = Sandbox(tmp_path_factory.mktemp("destination"))
-        with portal.wrap_async_context_manager(sandbox):
-            yield sandbox
 
 
 @pytest.mark.parametrize("form", ["mirror", "snapshot", "bag", "copy without pages"])

@@ -17,7 +17,6 @@ from typing import Any
 
 import bagit
 import pytest
-from anyio.from_thread import start_blocking_portal
 
 from xnatctl.endpoints.names import true_place
 from xnatctl.sandbox.server import Sandbox
@@ -74,14 +73,6 @@ def odd(server: Sandbox) -> None:
         for name in NAMES if label == "NAMES" else ("plain.txt",):
             store.add_file(resource, name, body(name))
         store.refresh_stats(resource)
-
-
-@pytest.fixture(scope="module")
-def destination(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    with start_blocking_portal() as portal:
-        sandbox = Sandbox(tmp_path_factory.mktemp("destination"))
-        with portal.wrap_async_context_manager(sandbox):
-            yield sandbox
 
 
 @pytest.fixture(params=["own", "windows"])

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 
 from xnatctl.sandbox.server import Sandbox
 
 Call = Callable[..., Any]
 # Two subjects; three sessions of two NIFTI files and one note each.
 FILES, BYTES = 9, 3 * (2 * 1000 + 5)
-
-
-@pytest.fixture(scope="module")
-def destination(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    with start_blocking_portal() as portal:
-        sandbox = Sandbox(tmp_path_factory.mktemp("destination"))
-        with portal.wrap_async_context_manager(sandbox):
-            yield sandbox
 
 
 @pytest.fixture
