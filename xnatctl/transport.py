@@ -646,6 +646,9 @@ class Transport:
             return Untrusted(f"the certificate of {self.name} cannot be verified", why=why)
         if isinstance(error, (aiohttp.InvalidURL, UnicodeError)):
             return ConfigError(f"{redact(url)!r} is not a usable address", why=why)
+        if isinstance(error, aiohttp.ClientConnectorSSLError) and "WRONG_VERSION" in why:
+            hint = f"check that {self.url} speaks TLS, or name it with http://"
+            return Untrusted(f"{self.name} does not answer by TLS", why=why, hint=hint)
         if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
             return Unreachable(
                 f"{self.name} cannot be reached", why=why, hint=f"check that {self.url} is up"

@@ -84,7 +84,9 @@ def test_a_password_that_was_named_is_tried_even_where_a_login_is_kept(
     type_password(monkeypatch, "admin\n")
     xnatctl("auth", "login", "--password-stdin")
     monkeypatch.setenv("XNAT_PASS", "wrong")
-    assert xnatctl("whoami").code == 3
+    done = xnatctl("whoami")
+    assert done.code == 3
+    assert "fix: correct what XNAT_PASS says" in done.err
 
 
 def test_a_login_of_the_environment_is_ended_with_the_command(
@@ -315,3 +317,12 @@ def test_a_login_that_was_kept_too_long_is_said_to_have_ended(
     done = xnatctl("project", "list")
     assert done.code == 3
     assert "that of admin ended at 12:15, and no password is known" in done.err
+
+
+def test_an_address_with_https_of_a_server_without_is_named_as_the_reason(
+    xnatctl: Call, signed_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XNAT_URL", signed_in.url.replace("http:", "https:"))
+    done = xnatctl("whoami")
+    assert done.code == 4
+    assert "or name it with http://" in done.err

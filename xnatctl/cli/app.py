@@ -221,9 +221,11 @@ class App:
         async with self._connection(server, on_token=learn, turn=turn) as xnat:
             try:
                 yield xnat
-            except AuthError:
+            except AuthError as error:
                 self.logins.forget(server.url, server.username)
                 known.clear()
+                if (place := server.origin.get("password", "")) and place != "flag":
+                    error.hint = f"correct what {place} says: it comes before a kept login"
                 raise
             finally:
                 if known and keep and server.username:
