@@ -32,12 +32,12 @@ class Costs:
     unit, for each second of a worker that is there, and for each letter of one that moves bytes.
     """
 
-    coordinator_s_per_unit: float = 0.0012
-    worker_s_per_gb: float = 6.6
-    worker_s_per_file: float = 0.00009
-    state_s_per_row: float = 0.0000064
-    watch_s_per_worker_s: float = 0.008
-    letter_s: float = 0.0016
+    coordinator_s_per_unit: float = 0.0020
+    worker_s_per_gb: float = 6.7
+    worker_s_per_file: float = 0.00011
+    state_s_per_row: float = 0.0000077
+    watch_s_per_worker_s: float = 0.0101
+    letter_s: float = 0.0017
     letters_per_s: float = 2.0
 
 
