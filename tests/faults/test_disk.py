@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,11 @@ import pytest
 
 from tests.cli.conftest import process
 from tests.faults.children import Servers, servers
+from tests.faults.judge import Record, account, judge
+from tests.integration.conftest import Bench
+from xnatctl.endpoints import prearchive
+from xnatctl.engine.types import Rule, Selection
+from xnatctl.model import Ref
 from xnatctl.sandbox.seed_parts import fill, new_project
 from xnatctl.sandbox.store import Store
 
@@ -120,6 +126,27 @@ def greedy(home: Path, hog: Path) -> Path:
         "shutil.disk_usage = disk_usage\n"
     )
     return folder
+
+
+async def test_an_object_that_finds_no_room_on_its_way_ends_the_run_with_what_to_do(
+    demo: Bench, disk: Path, monkeypatch: pytest.MonkeyPatch, record_property: Record
+) -> None:
+    monkeypatch.setattr(prearchive, "IN_MEMORY", 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    remount(disk, "size=4k")
+    (disk / "hog").write_bytes(bytes(4096))
+    part = Selection(Ref("DEMO"), rules=(Rule("session", ("DEMO_002_CT1",)),))
+    first = await demo.transfer(dicom="import", selection=part)
+    assert first.exit_code == 1
+    assert f"{disk} cannot hold an object" in first.interrupted
+
+    remount(disk, "size=8m")
+    second = await demo.transfer(dicom="import", selection=part)
+    owners = ("DEMO_002_CT1", "DEMO_002", "")
+    found = judge(demo.source, demo.sink, "DEMO", mode="import", owners=owners)
+    account(record_property, found, claims=[second.exit_code == 0 and not found.is_whole])
+    assert second.exit_code == 0, second.problems
+    assert found.is_whole
 
 
 @pytest.mark.long

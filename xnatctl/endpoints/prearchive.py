@@ -23,7 +23,8 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Literal
 
@@ -37,6 +38,7 @@ from xnatctl.errors import (
     Conflict,
     Corrupt,
     Lacking,
+    LocalFault,
     PermissionDenied,
     Refused,
     Replan,
@@ -267,7 +269,7 @@ class PrearchiveSink:
         scan = scan_of(item)
         intake.sent[scan] = set()
         writer = ZipWriter()
-        with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as held:
+        with _spool() as held:
             async for event in events:
                 if isinstance(event, MemberStart):
                     held.seek(0)
@@ -486,6 +488,20 @@ class PrearchiveSink:
             other = await self._imports.find_entry(known)
             found += [other] if other is not None else []
         return found
+
+
+@contextmanager
+def _spool() -> Iterator[IO[bytes]]:
+    """Room for one object, on disk where it is large. Raises LocalFault where there is none."""
+    try:
+        with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as held:
+            yield held
+    except OSError as error:
+        raise LocalFault(
+            f"{tempfile.gettempdir()} cannot hold an object on its way",
+            why=error.strerror or str(error),
+            hint="free some space, or name another folder with TMPDIR",
+        ) from error
 
 
 def _marks(entries: Iterable[tuple[str, str]]) -> str:
