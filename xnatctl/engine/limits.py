@@ -39,6 +39,9 @@ PRICE = 0.25
 LATE, SLOWER = 2.5, 1.3
 """How many times later than it could a first byte is when a queue is sure, and when it may be."""
 LAGGING_S = 0.05
+FEW = 4
+"""Up to so many by ones, unless that loses something; beyond, as long as it pays."""
+NOISE = 0.05
 FAILURES_TO_CLOSE = 20
 BUDGET, FAILURE_COSTS = 500, 5
 """A host that fails more than one request in six for long is left alone for a while."""
@@ -77,9 +80,9 @@ class Climb:
 
     1. It widens by one and, from four on, doubles while that pays; then it tries a quarter more now
        and then, or half, where the last try brought nearly its share.
-    2. It pays when goodput grows by the `price`-th power of what the width grew by; else it goes
-       back, and waits longer each time before it tries again.
-    3. Where answers begin later than they could, it also tries one step less, by the same rule.
+    2. It pays when goodput grows by the `price`-th power of what the width grew by, and up to a few
+       when nothing is lost; else it goes back, and waits longer each time before it tries again.
+    3. Where answers begin later than they could, it also tries one step less, which has to gain.
     4. A refusal, or answers that begin much later than they could, narrow it at once.
     """
 
@@ -95,14 +98,20 @@ class Climb:
         self._down = False
         self._before: _Level | None = None
         self._quickest: float | None = None
+        self._has_met_bodies = False
 
     def step(self, sample: Sample) -> None:
         """Take in a window and set `limit` for the next."""
-        wait = self._wait(sample.first_byte_s)
+        if sample.bytes and not self._has_met_bodies:
+            # What was learnt from lists says nothing about bodies.
+            self._has_met_bodies = self.is_fast = True
+            self._hold, self._misses, self._down, self._before = 0, 0, False, None
+        is_lagging = sample.lag_s > LAGGING_S
+        wait = self._wait(None if is_lagging else sample.first_byte_s)
         here = _Level(self.limit, sample.goodput, wait)
         went_down = self._before is not None and self._before.limit > self.limit
         if sample.refusals:
-            self._narrow(0.7)
+            self._narrow(0.7, refused=True)
         elif wait > LATE and not went_down:
             self._narrow(_share(wait), before=here)
         elif sample.peak < 0.8 * self.limit:
@@ -110,7 +119,7 @@ class Climb:
         elif self._hold > 0:
             self._hold -= 1
         else:
-            self._try(here, may_widen=sample.lag_s <= LAGGING_S)
+            self._try(here, may_widen=not is_lagging or self.limit < FEW)
 
     def _wait(self, first_byte_s: float | None) -> float:
         """How many times as long as it could the first byte took; 50 ms more are nothing."""
@@ -122,33 +131,41 @@ class Climb:
             self._quickest = min(self._quickest * 1.0005, first_byte_s)
         return max(1.0, (first_byte_s - 0.05) / max(self._quickest, 1e-3))
 
-    def _narrow(self, share: float, *, before: _Level | None = None) -> None:
+    def _narrow(self, share: float, *, before: _Level | None = None, refused: bool = False) -> None:
         """Let a share of them in; out of a try upwards at most as many as before it."""
         to = max(1, min(self.limit - 1, int(self.limit * share)))
         if self._before is not None and self._before.limit < self.limit:
-            self._return(self._before, min(to, self._before.limit))
+            self._return(self._before, min(to, self._before.limit), refused=refused)
         else:
             self._before = before if to < self.limit else None
             self.limit, self.is_fast = to, False
             self._hold = self._misses = 0
             self._down = to > 1
 
-    def _return(self, before: _Level, limit: int) -> None:
+    def _return(self, before: _Level, limit: int, *, refused: bool = False) -> None:
         """Go back from a try that did not pay, and wait before the next one upwards."""
-        may_pay = before.wait > SLOWER or not self._misses
-        self._down = may_pay and not self._down and limit > 1 and self._price > 0
+        may_pay = before.wait > SLOWER or refused
+        self._down = may_pay and not self._down and limit > 1
         self._hold = 0 if self._down else self.HOLDS[min(self._misses, len(self.HOLDS) - 1)]
         self._misses += 1
         self.limit, self._before, self.is_fast = limit, None, False
 
+    def _wanted(self, before: _Level, here: _Level) -> float:
+        """How many times the goodput of before makes a try pay."""
+        if here.limit < before.limit:
+            return 1.0 - NOISE if before.wait > LATE else 1.0 + NOISE
+        if here.limit <= FEW:
+            return 1.0 - NOISE
+        return math.pow(here.limit / before.limit, self._price)
+
     def _try(self, here: _Level, *, may_widen: bool) -> None:
         step = max(1, self.limit // 4)
-        if self.is_fast and self.limit >= 4:
+        if self.is_fast and self.limit >= FEW:
             step = self.limit
         before = self._before
         if before is not None:
             ratio, gain = here.limit / before.limit, here.goodput / before.goodput
-            if gain < math.pow(ratio, self._price):
+            if gain < self._wanted(before, here):
                 if ratio < 1 and here.wait > LATE:
                     # Answers take so long however many are asked for: that is what is quick now.
                     self._quickest = None
