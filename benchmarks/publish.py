@@ -168,11 +168,16 @@ def _svg(width: int, height: int, title: str, body: list[str]) -> str:
 
 
 def read(paths: Iterable[Path]) -> tuple[list[dict[str, Any]], list[Row]]:
-    """The machines that results come from, and their rows, the last of each name."""
+    """The machines that results come from, and their rows, the last of each name.
+
+    A row that the last run does not have says which run it comes from.
+    """
     machines, rows = [], {}
+    *_, last = paths = list(paths)
     for path in paths:
         found = json.loads(path.read_text())
         machines.append(found["machine"])
+        when, load = (found["machine"][key] for key in ("date", "load when it began"))
         for one in found["rows"]:
             one.pop("key")
             one["rounds"] = {
@@ -180,6 +185,8 @@ def read(paths: Iterable[Path]) -> tuple[list[dict[str, Any]], list[Row]]:
                 for who, rounds in one["rounds"].items()
             }
             one["goals"] = {who: tuple(goal) for who, goal in one["goals"].items()}
+            if path != last:
+                one["notes"].append(f"from a run of its own, {when}, where the load was {load}")
             rows[one["name"]] = Row(**one)
     return machines, list(rows.values())
 
