@@ -8,11 +8,15 @@ for it (`--fault-table`), and written into docs/reliability.md between two marks
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 import pytest
+
+from tests.faults.weather import SEED
 
 # Every row of the table, in its order: what goes wrong, and what must come of it.
 ROWS: dict[str, str] = {
@@ -186,7 +190,8 @@ class Ledger:
             if unknown:
                 terminalreporter.write_line(f"not written to {path}: {len(unknown)} never tried")
             else:
-                write(Path(path), table(self.rows))
+                told = f"Written on {date.today()} by one run; its seed was {os.environ[SEED]}."
+                write(Path(path), [told, "", *table(self.rows)])
 
 
 def rows_of(item: pytest.Item) -> list[str]:
