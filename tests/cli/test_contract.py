@@ -1,9 +1,10 @@
-"""The command lines that scripts were written with, each on the real process: their spelling, the
-fields of their JSON, what is on stdout, and the exit code.
+"""The command lines that scripts were written with: their spelling, the fields of their JSON, what
+is on stdout, and the exit code.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from anyio.from_thread import start_blocking_portal
 
+from xnatctl.cli.main import run
 from xnatctl.sandbox.seed import seed
 from xnatctl.sandbox.server import Sandbox
 from xnatctl.sandbox.settings import Settings
@@ -71,7 +73,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sandbox,
 
 
 @pytest.fixture
-def program(servers: tuple[Sandbox, Sandbox], home: Path, tmp_path: Path) -> Program:
+def program(
+    servers: tuple[Sandbox, Sandbox],
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Program:
     """The program with a file of profiles as 0.6.0 wrote it, in a folder of its own."""
     folder = home / ".config" / "xnatctl"
     folder.mkdir(parents=True)
@@ -91,17 +99,14 @@ def program(servers: tuple[Sandbox, Sandbox], home: Path, tmp_path: Path) -> Pro
     file.write_text("\n".join(lines) + "\n")
 
     def call(*argv: str, **environ: str) -> Done:
-        done = subprocess.run(
-            [sys.executable, "-m", "xnatctl", *argv],
-            cwd=tmp_path,
-            env={**os.environ, **environ},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr("sys.stdin", io.StringIO())
+            for name, value in environ.items():
+                patch.setenv(name, value)
+            code = run(argv)
+        return Done(code, *capsys.readouterr())
 
     return call
 
