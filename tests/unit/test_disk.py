@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -101,3 +103,20 @@ def test_a_file_in_pieces_is_whole_however_little_the_system_takes_at_once(
     pieces: list[Chunk] = [b"abcdefg", b"", memoryview(b"hij"), b"k"]
     _write_batch([(f"{tmp_path}/file", pieces, "")], False)
     assert (tmp_path / "file").read_bytes() == b"abcdefghijk"
+
+
+def test_batches_fit_into_what_a_process_may_have_open(tmp_path: Path) -> None:
+    script = """
+import resource, sys
+from pathlib import Path
+from xnatctl.endpoints.local import LocalSink, _write_batch
+soft, hard = map(int, sys.argv[2:])
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+most = LocalSink(Path(sys.argv[1]))._batch_files
+_write_batch([(f"{sys.argv[1]}/{number}", [b"x"], "") for number in range(most)], False)
+print(most)
+"""
+    for soft, hard, most in ((256, 4096, 256), (160, 160, 16)):
+        command = [sys.executable, "-c", script, str(tmp_path), str(soft), str(hard)]
+        said = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert said.stdout == f"{most}\n"

@@ -12,6 +12,7 @@ import ctypes
 import functools
 import os
 import re
+import resource
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -20,9 +21,26 @@ from pathlib import Path
 
 AT_ONCE = 8
 """From so many files on, their file system is synced in place of each of them."""
+OTHERS = 128
+"""Handles that are left to sockets, the state store, and what Python opens."""
 
 _WHOLE = {0xEF53: "ext4", 0x58465342: "xfs", 0x9123683E: "btrfs", 0x01021994: "tmpfs"}
 _STATFS_BYTES = 256
+
+
+def spare_handles(wanted: int) -> int:
+    """How many of `wanted` files this process may have open beside all else.
+
+    A soft limit is raised where the hard one lets it: that of macOS is 256.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted + OTHERS:
+        return wanted
+    with suppress(OSError, ValueError):
+        most = wanted + OTHERS if hard == resource.RLIM_INFINITY else min(wanted + OTHERS, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = most
+    return max(AT_ONCE, min(wanted, soft - OTHERS))
 
 
 def flush(handles: Sequence[int]) -> None:

@@ -32,7 +32,7 @@ from xnatctl.errors import Conflict, LocalFault
 from xnatctl.zipstream import Chunk, MemberData, MemberEnd, MemberStart
 from xnatctl.zipstream import Event as ZipEvent
 
-from .disk import flush, flush_folders
+from .disk import flush, flush_folders, spare_handles
 from .names import Names, check_place, fold, look
 from .parts import hold, part_beside, part_name, sweep
 
@@ -134,6 +134,7 @@ _Small = tuple[str, list[Chunk], str]
 class _Batch:
     """Small files gathered in memory, so that one hop to a thread writes many."""
 
+    most: int
     files: list[_Small] = field(default_factory=list)
     size: int = 0
 
@@ -141,7 +142,7 @@ class _Batch:
         """Whether there is enough for a hop."""
         self.files.append((path, pieces, digest))
         self.size += sum(map(len, pieces))
-        return self.size >= BATCH_BYTES or len(self.files) >= BATCH_FILES
+        return self.size >= BATCH_BYTES or len(self.files) >= self.most
 
     def take(self) -> list[_Small]:
         files, self.files, self.size = self.files, [], 0
@@ -176,7 +177,9 @@ class LocalSink:
         self._reread = reread
         self._sha256 = sha256
         self._folders: dict[str, set[Path]] = defaultdict(set)
-        self._batches = anyio.CapacityLimiter(2)  # one writes while one is flushed; bounds handles
+        # One is written while another is flushed.
+        self._batches = anyio.CapacityLimiter(2)
+        self._batch_files = spare_handles(2 * BATCH_FILES) // 2
         self._names, self._has_looked = Names(bag=bag), False
         self._odd: dict[str, str] = {}  # paths that depend on what else there is
         self._owned: dict[str, str] = {}  # the folders of units, whatever their case
@@ -254,7 +257,7 @@ class LocalSink:
     async def put_many(self, unit: Unit, item: Item, events: AsyncIterator[ZipEvent]) -> None:
         """Unpack while it arrives: small members in batches, large ones through a part file."""
         members = {member.path: member for member in item.members}
-        batch = _Batch()
+        batch = _Batch(self._batch_files)
         member, held, size = item.members[0], list[Chunk](), 0
         try:
             async for event in events:
