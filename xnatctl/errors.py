@@ -33,7 +33,7 @@ credential: `transport` redacts URLs.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class XnatctlError(Exception):
@@ -80,6 +80,11 @@ class MissingExtra(XnatctlError):
 class AuthError(XnatctlError):
     exit_code = 3
     default_hint = "xnatctl auth login"
+
+    def __init__(self, message: str, *, at: str = "", **more: Any) -> None:
+        """`at` is the address of the server that wants a login; the rest as above."""
+        super().__init__(message, **more)
+        self.at = at
 
 
 class SessionLost(AuthError):

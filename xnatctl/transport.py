@@ -361,7 +361,9 @@ class Transport:
         try:
             return await call()
         except SessionLost as error:
-            raise AuthError(f"{self.name} keeps asking for a login", why=error.message) from error
+            raise AuthError(
+                f"{self.name} keeps asking for a login", at=self.url, why=error.message
+            ) from error
 
     async def _is_ours(self) -> bool:
         """Whether the cookie still stands for our user; if not, there is a new one now.
@@ -412,6 +414,7 @@ class Transport:
                     f"the login at {self.name} has expired"
                     if seen
                     else f"no login for {self.name}",
+                    at=self.url,
                     hint="xnatctl auth login, or set XNAT_USER and XNAT_PASS",
                 )
             assert self._session is not None
@@ -452,6 +455,7 @@ class Transport:
     def _refusal(self) -> AuthError:
         return AuthError(
             f"{self.name} refused the login of {self._credentials.username}",
+            at=self.url,
             why="user name or password is wrong, or the account is locked or expired",
         )
 

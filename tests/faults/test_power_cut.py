@@ -19,6 +19,7 @@ import pytest
 from tests.faults.judge import Record
 from tests.integration.conftest import Bench
 from tests.integration.oracle import files_of
+from xnatctl.endpoints import disk
 from xnatctl.engine.state import StateStore
 
 pytestmark = pytest.mark.fault("power cut")
@@ -30,6 +31,10 @@ async def test_a_unit_is_done_only_after_its_files_and_folders_are_synced(
 ) -> None:
     log: list[tuple[str, str]] = []
     parts: dict[str, str] = {}
+
+    def flushed(handles: list[int]) -> None:
+        disk.flush(handles)
+        log.extend(("synced", str(Path(f"/proc/self/fd/{one}").readlink())) for one in handles)
 
     def spy(plain: Callable[..., Any], what: str) -> Callable[..., Any]:
         def spied(handle: Any, *more: Any) -> Any:
@@ -50,9 +55,9 @@ async def test_a_unit_is_done_only_after_its_files_and_folders_are_synced(
         log.append((how["status"], unit))
         await mark(self, pair, unit, **how)
 
-    monkeypatch.setattr(os, "fdatasync", spy(os.fdatasync, "synced"))
+    monkeypatch.setattr("xnatctl.endpoints.local.flush", flushed)
     monkeypatch.setattr(os, "fsync", spy(os.fsync, "folder synced"))
-    monkeypatch.setattr(Path, "replace", spy(Path.replace, "named"))
+    monkeypatch.setattr(os, "rename", spy(os.rename, "named"))
     monkeypatch.setattr(StateStore, "mark_unit", marked)
 
     report = await demo.download(SESSION, tmp_path / "out")

@@ -190,6 +190,7 @@ class App:
         kind = "" if server.role == "source" else "DEST_"
         raise AuthError(
             f"no login for {server.name} ({server.url})",
+            at=server.url,
             why=why,
             hint=f"xnatctl auth login -p {server.name}, or set XNAT_{kind}USER and XNAT_{kind}PASS",
         )
@@ -222,6 +223,8 @@ class App:
             try:
                 yield xnat
             except AuthError as error:
+                if error.at not in ("", server.url):
+                    raise  # of another server, inside the block
                 self.logins.forget(server.url, server.username)
                 known.clear()
                 if (place := server.origin.get("password", "")) and place != "flag":
