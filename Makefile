@@ -18,7 +18,7 @@ test: $(VENV)/dev
 
 test-all: $(VENV)/dev
 	HYPOTHESIS_PROFILE=thorough $(PY) -m pytest -n $(WORKERS) --dist worksteal --all \
-		--fault-table docs/reliability.md $(PYTEST_ARGS)
+		--fault-table=docs/reliability.md tests $(PYTEST_ARGS)
 
 clients: .venv-clients/ready .venv-xnat06/ready
 
