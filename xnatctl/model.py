@@ -77,7 +77,8 @@ class Subject:
 class Session:
     """An experiment. `project` is where it was listed; a shared one is primary elsewhere.
 
-    `parent` is the accession ID of the session that an assessor belongs to.
+    `parent` is the accession ID of the session that an assessor belongs to; `modified` the moment
+    of its last change, in the server's own words and time zone.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Session:
     date: str = ""
     modality: str = ""
     parent: str = ""
+    modified: str = ""
 
     @property
     def is_imaging(self) -> bool:

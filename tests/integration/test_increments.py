@@ -14,6 +14,7 @@ from xnatctl.engine.types import Rule, Selection
 from xnatctl.model import Dicom, Ref
 from xnatctl.sandbox.faults import Fault
 from xnatctl.sandbox.store import Item, Store
+from xnatctl.xnat.fields import Fields
 
 
 def session_of(store: Store, label: str) -> Item:
@@ -108,6 +109,30 @@ async def test_metadata_edited_at_the_source_arrives_with_the_next_run(demo: Ben
         item = await sink.item(path)
     assert item["data_fields"]["note"] == "seen twice"
     assert (report.exit_code, report.files) == (0, 0)
+
+
+async def test_custom_fields_that_a_session_gets_later_arrive_and_are_then_not_asked_for_again(
+    demo: Bench,
+) -> None:
+    await demo.transfer(dicom="copy")
+    place = "/data/projects/DEMO/subjects/DEMO_001/experiments/DEMO_001_MR1"
+    async with connect(demo.here) as source:
+        await Fields(source).write(place, {"rating": 4})
+
+    report = await demo.transfer(dicom="copy")
+
+    async with connect(demo.there) as sink:
+        assert await Fields(sink).read(place) == {"rating": 4}
+    assert (report.exit_code, report.files) == (0, 0)
+
+    demo.here.store.update(session_of(demo.here.store, "DEMO_002_CT1"), fields={"note": "seen"})
+    asked = []
+    for _ in range(3):
+        demo.here.counters.reset()
+        await demo.transfer(dicom="copy")
+        asked.append(demo.here.counters.count("GET", "custom-fields"))
+    # The session with fields each time, the one with a new note once, with each of its scans.
+    assert asked[0] > asked[1] == asked[2]
 
 
 async def test_a_session_that_is_deleted_at_the_destination_comes_back_whole(demo: Bench) -> None:

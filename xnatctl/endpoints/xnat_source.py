@@ -50,6 +50,8 @@ SHARED_IN = "shared-in"
 
 
 PROVENANCE = "keep:provenance"
+SEEN = "done:modified"
+"""When a session that arrived had last been modified."""
 SERIES = "series:"
 """The facts of a session that have the series UID of each scan."""
 
@@ -194,7 +196,7 @@ class XnatSource:
             Ref(session.project, subject, session.label, session.id),
             self._there(subject, session.label),
             after=after,
-            facts={"xsi_type": session.xsi_type},
+            facts={"xsi_type": session.xsi_type, "modified": session.modified},
         )
 
     def _there(self, subject: str, session: str | None = None) -> Ref:
@@ -359,6 +361,7 @@ class XnatSource:
             "visit": detail.visit,
             "protocol": detail.protocol,
             "source_id": unit.ref.session_id or "",
+            SEEN: unit.facts.get("modified", ""),
         }
         for scan in detail.scans:
             facts[f"{SERIES}{scan.id}"] = scan.uid
@@ -382,13 +385,16 @@ class XnatSource:
         """The custom fields of a session, its scans and its assessors, as one document.
 
         No listing has them, so they cost a request each. They are read when the session is copied
-        first, and at each look where it had some then.
+        first; after that where it had some, or was modified since.
         """
         if self._fields is None:
             return []
-        if unit.facts.get("fields", NO_FIELDS) == NO_FIELDS:
+        is_as_seen = unit.facts.get(SEEN) == unit.facts.get("modified")
+        fields = unit.facts.get("fields", "")
+        if not fields or (fields == NO_FIELDS and is_as_seen):
             return [fields_item(unit, None, stage=2)]
-        return [fields_item(unit, await self._all_fields(unit.ref, scans, documents), stage=2)]
+        found = await self._all_fields(unit.ref, scans, documents)
+        return [fields_item(unit, found or None, stage=2)]
 
     async def _all_fields(
         self, ref: Ref, scans: list[str], documents: Iterable[Item]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -417,7 +418,7 @@ class UnitRun:
                 run=run.id,
                 status=status,
                 fingerprint=unit.fingerprint,
-                facts={name: text for name, text in unit.facts.items() if name.startswith("keep:")},
+                facts=_lasting(unit.facts, status),
             )
         crash.at("unit-recorded")
 
@@ -551,6 +552,12 @@ def _item_failed(item: Item, error: XnatctlError, attempt: int, started: float) 
         error=words(error),
         error_kind=error.kind,
     )
+
+
+def _lasting(facts: Mapping[str, str], status: str) -> dict[str, str]:
+    """What later runs are told of a unit: `keep:` in any case, `done:` when all of it arrived."""
+    kinds = ("keep:", "done:") if status == "done" else ("keep:",)
+    return {name: text for name, text in facts.items() if name.startswith(kinds)}
 
 
 def _may_lag(error: XnatctlError) -> bool:

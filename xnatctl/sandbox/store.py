@@ -482,6 +482,10 @@ class Store(Catalog):
             self.db.execute("UPDATE items SET status=? WHERE id=?", (status, item.id))
         return self.item(item.id)
 
+    def touch(self, item: Item) -> None:
+        """Note that something of an item has changed that its document does not hold."""
+        self.db.execute("UPDATE items SET modified=? WHERE id=?", (now(), item.id))
+
     def relocate(
         self,
         item: Item,

@@ -294,6 +294,7 @@ async def _custom_fields(call: Call, rest: list[str]) -> web.Response:
     else:
         del held[name]
     call.store.set_record("custom-fields", str(item.id), held)
+    call.store.touch(item)
     return json(held)
 
 

@@ -32,7 +32,8 @@ from .parse import (
 
 _JSON = {"format": "json"}
 _EXPERIMENT_COLUMNS = (
-    "ID,label,project,date,xsiType,modality,subject_ID,subject_label,session_ID,insert_date"
+    "ID,label,project,date,xsiType,modality,subject_ID,subject_label,session_ID,insert_date,"
+    "last_modified"
 )
 
 

@@ -101,6 +101,7 @@ def parse_session(row: Row, project: str) -> Session:
         date=cell(row, "date"),
         modality=cell(row, "modality") or modality_of(xsi_type),
         parent=parent if parent != session_id else "",
+        modified=cell(row, "last_modified"),
     )
 
 
