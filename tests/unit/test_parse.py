@@ -117,7 +117,11 @@ def test_no_reply_raises_anything_but_our_errors(body: bytes) -> None:
 @given(st.lists(CELLS, max_size=3))
 def test_no_row_raises_anything_but_our_errors(rows: list[dict[str, Any]]) -> None:
     body = table(*rows)
-    for row in parse_rows(body, "x"):
+    try:
+        found = parse_rows(body, "x")
+    except BadReply:  # what Python writes of infinity is no JSON
+        return
+    for row in found:
         parse_project(row)
         parse_subject(row, "P")
         parse_session(row, "P")

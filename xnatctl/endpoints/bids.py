@@ -34,9 +34,9 @@ from .manifest import HOME, replace_file
 BIDS_VERSION = "1.9.0"
 _IMAGES = (".nii.gz", ".nii")
 _GRADIENTS = (".bval", ".bvec")
-_TABLES = (".tsv.gz", ".tsv")
-_TABLE_SUFFIXES = frozenset({"events", "physio", "stim", "beh", "aslcontext", "blood"})
-_EXTENSIONS = (*_IMAGES, *_GRADIENTS, *_TABLES, ".json")
+_TABLES = dict.fromkeys(("events", "beh", "aslcontext", "blood"), ".tsv")
+_TABLES |= {"physio": ".tsv.gz", "stim": ".tsv.gz"}
+_EXTENSIONS = (*_IMAGES, *_GRADIENTS, ".tsv.gz", ".tsv", ".json")
 _FOLDERS = "anat beh dwi eeg fmap func ieeg meg micr motion mrs nirs perf pet"
 _NAME = re.compile(
     rf"(?:{_FOLDERS.replace(' ', '|')})/(?:[a-z]+-[A-Za-z0-9]+_)*(?P<suffix>[A-Za-z0-9]+)"
@@ -180,7 +180,7 @@ def _name_for(scan: str, stem: str, facts: Mapping[str, str], rules: Rules) -> s
 def _fitting(files: Mapping[str, str], name: str) -> dict[str, str]:
     """Of the files of one stem those that BIDS knows together; none without an image or table."""
     suffix = name.rpartition("_")[2]
-    first = _TABLES if suffix in _TABLE_SUFFIXES else _IMAGES
+    first = (_TABLES[suffix],) if suffix in _TABLES else _IMAGES
     found = [one for one in first if one in files][:1]
     beside = (*_GRADIENTS, ".json") if suffix in ("dwi", "epi") else (".json",)
     return {one: files[one] for one in (*found, *beside) if one in files} if found else {}

@@ -196,7 +196,7 @@ def _parse_row(line: str, where: str) -> Row:
     try:
         data = json.loads(line)
         path, size = str(data["path"]), int(data["size"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError(
             f"{where} is not a row of a manifest",
             why="a row is a JSON object with path, size, md5 and sha256",

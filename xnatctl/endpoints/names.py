@@ -35,7 +35,8 @@ LONGEST = 255
 DEEPEST = 2000
 """Bytes of a path below the root; PATH_MAX of Linux (4,096) leaves as much for the root."""
 
-_PLAIN = re.compile(r"(?:(?:^|/)[A-Za-z0-9_][A-Za-z0-9_.+=,-]{0,120})+")
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.+=,-]{0,120}"
+_PLAIN = re.compile(f"{_PART}(?:/{_PART})*")
 """A path of which every disk that is not strict holds each part, as most are."""
 _DEVICE = re.compile(
     r"(?:con|prn|aux|nul|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])(?:\..*)?", re.I | re.S
