@@ -40,7 +40,7 @@ BLOCK = 1024 * 1024
 BATCH_FILES = 256
 BATCH_BYTES = 2 * BLOCK
 HELD_AS_IT_IS = 64 * 1024
-AT_ONCE = 256
+PIECES_AT_ONCE = 256
 """Pieces of a file that are given to the system in one call."""
 
 FileStamp = tuple[str, int, int]
@@ -428,17 +428,17 @@ def _write_batch(files: list[_Small], sha256: bool) -> list[Written]:
             named.append(_named(*one))
         return named
     finally:
-        for _, part, _, _ in written[len(named) :]:
-            Path(part).unlink(missing_ok=True)
         for handle, *_ in written:
             os.close(handle)
+        for _, part, _, _ in written[len(named) :]:
+            Path(part).unlink(missing_ok=True)
 
 
 def _write_pieces(handle: int, pieces: list[Chunk]) -> None:
     """All of them, whatever the system takes at once."""
     rest = [memoryview(piece) for piece in pieces if len(piece)]
     while rest:
-        taken = os.writev(handle, rest[:AT_ONCE])
+        taken = os.writev(handle, rest[:PIECES_AT_ONCE])
         while taken:
             first = rest[0]
             if taken < len(first):

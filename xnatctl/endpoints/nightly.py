@@ -19,6 +19,7 @@ from typing import Literal
 from xnatctl.engine import crash
 from xnatctl.errors import ConfigError, LocalFault
 
+from .disk import flush_folders
 from .manifest import HOME, MANIFEST, Ledger, Row, read_manifest, unit_of, why_unequal
 from .names import fold, look
 from .parts import is_part
@@ -59,11 +60,7 @@ def name_snapshot(root: Path, moment: datetime) -> Path:
     link.symlink_to(target.name, target_is_directory=True)
     link.replace(root / LATEST)
     crash.at("snapshot-latest")
-    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    flush_folders([root])
     return target
 
 
